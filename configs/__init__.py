@@ -1,0 +1,1 @@
+"""What a person edits: model, data and schedule by name, read by mmengine."""

@@ -1,0 +1,1 @@
+"""The command line: `bestiary COMMAND`, or each file run by itself."""
