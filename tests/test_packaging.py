@@ -44,5 +44,6 @@ def test_every_module_is_loaded_once():
 
 
 def test_a_room_cannot_be_imported_from_the_working_directory():
-    done = subprocess.run([sys.executable, "-c", "import backbones.metaformer"], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", "import backbones.metaformer"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and "beyond top-level package" in done.stderr

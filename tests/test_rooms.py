@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = [{"errors", "registry", "kernels"}, {"backbones", "compat"}, {"necks", "heads", "inputs", "checkpoints"}, {"engine"}]
+FLOORS = [
+    {"errors", "registry", "kernels"},
+    {"backbones", "compat"},
+    {"necks", "heads", "inputs", "checkpoints"},
+    {"engine"},
+]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
