@@ -1,5 +1,18 @@
-"""What mmengine, mmcv-lite, mmdet and mmseg need to run on current PyTorch and NumPy."""
+"""What mmengine, mmcv-lite, mmdet and mmseg need to run on current PyTorch and NumPy.
+
+- `imports`: mends a module at the moment that it is imported.
+- `mmengine_patches`, `openmmlab_patches`, `workers`: the mends, one small function each.
+- `ext`, `ops`: the module `mmcv._ext`, which mmcv-lite lacks.
+
+Nothing here imports torch or an OpenMMLab package before a user does.
+"""
+
+from . import imports, mmengine_patches, openmmlab_patches, workers  # noqa: F401  (the last three register patches)
+from .ext import install_ext
 
 
 def install() -> None:
     """Switch the compatibility on; called by `import bestiary`. Cheap, and safe to call again."""
+    openmmlab_patches.quiet_warnings()
+    install_ext()
+    imports.arm()

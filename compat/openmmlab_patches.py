@@ -1,0 +1,38 @@
+"""mmcv 2.1, mmdet 3.3 and mmseg 1.2 on current PyTorch and NumPy."""
+
+import warnings
+from types import ModuleType
+
+from .imports import after_import, target
+
+
+def quiet_warnings() -> None:
+    """Silence two kinds of warning that a user of these packages can do nothing about.
+
+    torch says of `torch.cuda.amp.autocast` and `GradScaler` (CSPDarknet, SELayer, SimOTA, mmseg's Hungarian assigner,
+    mmengine's AMP) that they have new names; Python 3.12 says of a few docstrings that they are no raw strings.
+    """
+    warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
+    openmmlab_file = r".*[/\\]mm(engine|cv|det|seg)[/\\]"
+    for category in (DeprecationWarning, SyntaxWarning):  # the former up to Python 3.11
+        warnings.filterwarnings("ignore", "invalid escape sequence", category, openmmlab_file)
+
+
+@after_import("mmdet.models.dense_heads.ssd_head")
+def ssd_head_predicts(module: ModuleType) -> None:
+    """SSDHead never sets `loss_cls`, which the shared prediction code asks for a custom number of channels."""
+    target(module, "SSDHead").loss_cls = None
+
+
+@after_import("mmcv.ops.pixel_group", "mmdet.evaluation.functional.ytviseval")
+def numpy_float(module: ModuleType) -> None:
+    """`np.float` went away with NumPy 1.24; these two modules get a `np` that has it, numpy itself does not."""
+    numpy = target(module, "np")
+
+    class NumpyWithFloat(ModuleType):
+        float = float
+
+        def __getattr__(self, name):
+            return getattr(numpy, name)
+
+    module.np = NumpyWithFloat("numpy")
