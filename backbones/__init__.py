@@ -1,0 +1,8 @@
+"""The zoo: a file a family, what they share in `layers/`, token mixers in `mixers/`."""
+
+from .base import Backbone
+from .metaformer import PoolFormer
+from .names import build_backbone, list_backbones
+from .timm_backbone import TimmBackbone
+
+__all__ = ["Backbone", "PoolFormer", "TimmBackbone", "build_backbone", "list_backbones"]

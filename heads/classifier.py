@@ -1,0 +1,131 @@
+"""An image classifier for mmengine's Runner: preprocessor, backbone, neck if any, head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from timm.data import Mixup
+from torch import Tensor, nn
+
+from ..backbones.names import resolve_name
+from ..checkpoints import load_classifier
+from ..errors import InputError
+from ..inputs.class_sample import ClassSample
+from ..registry import MODELS
+from .linear_head import LinearHead
+
+IMAGENET_PREPROCESSOR = dict(  # pictures are RGB, 0..255, until here
+    type="ImgDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+)
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """Backbone, neck and head by config, as mmdet's and mmseg's models.
+
+    Args:
+        backbone: config of a backbone, or a module.
+        head: config of a head, or a module; see `LinearHead`.
+        neck: config of a neck between them, or None.
+        mixup: arguments of timm's `Mixup` (`mixup_alpha`, `cutmix_alpha`, `prob`, `switch_prob`, `label_smoothing`;
+            arXiv:1710.09412, arXiv:1905.04899), used in training alone. `num_classes` is the head's.
+        data_preprocessor: mmengine's; by default ImageNet's mean and standard deviation of RGB pictures of 0..255.
+
+    `forward(inputs, data_samples, mode)` has mmengine's three modes: `tensor` gives logits (B, num_classes); `loss` a
+    dict of losses; `predict` the samples with `pred_score` (num_classes,), probabilities, and `pred_label` (1,).
+    """
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        head: Mapping[str, Any] | nn.Module,
+        neck: Mapping[str, Any] | nn.Module | None = None,
+        mixup: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or dict(IMAGENET_PREPROCESSOR), init_cfg)
+        self.backbone, self.head = _build(backbone), _build(head)
+        self.neck = None if neck is None else _build(neck)
+        self.mixup = None if mixup is None else Mixup(**{**mixup, "num_classes": self.head.num_classes})
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[ClassSample] | None = None, mode: str = "tensor"
+    ) -> Tensor | dict[str, Tensor] | list[ClassSample]:
+        if mode == "tensor":
+            return self.logits(inputs)
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        raise ValueError(f"ImageClassifier: no mode {mode!r}; there are tensor, loss, predict")
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes)."""
+        feats = self.backbone(inputs)
+        return self.head(feats if self.neck is None else self.neck(feats))
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[ClassSample]) -> dict[str, Tensor]:
+        """Losses of a batch; mixup and cutmix, if any, are applied to it first."""
+        target = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
+        # F.cross_entropy would fail with an index error deep in a kernel, on a GPU without naming the picture.
+        if target.numel() and int(target.max()) >= self.head.num_classes:
+            worst = int(target.argmax())
+            raise InputError(
+                f"{data_samples[worst].get('img_path')}: its class is number {int(target[worst])}, but the head has "
+                f"{self.head.num_classes} classes (counted from 0): set model.head.num_classes"
+            )
+        if self.mixup is not None and self.training:
+            inputs, target = self._mix(inputs, target)
+        return self.head.loss(self.logits(inputs), target)
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[ClassSample] | None = None) -> list[ClassSample]:
+        """The samples (new ones if there are none) with `pred_score` and `pred_label`."""
+        scores = self.logits(inputs).float().softmax(dim=-1)
+        samples = [ClassSample() for _ in scores] if data_samples is None else list(data_samples)
+        for sample, score in zip(samples, scores, strict=True):
+            sample.set_pred_score(score).set_pred_label(score.argmax())
+        return samples
+
+    def _mix(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # timm mixes a picture with its counterpart from the batch's other end, so it takes even batches; the odd
+        # picture of a last batch is left as it is, with its smoothed label.
+        even = len(inputs) // 2 * 2
+        smooth = self.mixup.label_smoothing
+        soft = torch.full((len(target), self.head.num_classes), smooth / self.head.num_classes, device=inputs.device)
+        soft.scatter_add_(1, target[:, None], torch.full_like(soft, 1 - smooth)[:, :1])
+        if even:
+            mixed, soft[:even] = self.mixup(inputs[:even].clone(), target[:even])
+            inputs = torch.cat([mixed, inputs[even:]])
+        return inputs, soft
+
+
+def _build(part: Mapping[str, Any] | nn.Module) -> nn.Module:
+    return part if isinstance(part, nn.Module) else MODELS.build(part)
+
+
+def build_classifier(
+    name: str, num_classes: int = 1000, pretrained: str | bool = False, mixup: Mapping[str, Any] | None = None, **kwargs
+) -> ImageClassifier:
+    """An image classifier by its backbone's name: `build_classifier('poolformer_s12', num_classes=10)`.
+
+    Args:
+        name: as `list_backbones()` has it.
+        num_classes: classes of the head.
+        pretrained: a checkpoint to load, as for `checkpoints.load_classifier` (`'timm://poolformer_s12.sail_in1k'`, a
+            path); True takes timm's default weights of that name. Where the head has another number of classes, the
+            backbone alone is loaded, and the log says so.
+        mixup: see `ImageClassifier`.
+        **kwargs: arguments of the backbone.
+    """
+    family, arch = resolve_name(name)
+    last = len(family.STRIDES) - 1
+    # The norm before the head is the head's, where timm and the releases keep it.
+    dense_only = {"out_norm": False} if "out_norm" in family.DEFAULTS else {}
+    backbone = family(arch, **{"out_indices": (last,), **dense_only, **kwargs})
+    head = LinearHead(backbone.feature_info.channels()[-1], num_classes, **family.HEAD)
+    model = ImageClassifier(backbone, head, mixup=mixup)
+    if pretrained:
+        load_classifier(model, name, f"timm://{name}" if pretrained is True else pretrained)
+    return model
