@@ -18,6 +18,33 @@ from ..errors import InputError
 NAME = "mmcv._ext"
 
 PROVIDED: dict[str, tuple[str, ...]] = {  # file of compat/ops: the functions of mmcv._ext that it holds
+    "boxes": ("nms", "softnms", "nms_match", "bbox_overlaps"),
+    "roi": ("roi_align_forward", "roi_align_backward", "roi_pool_forward", "roi_pool_backward"),
+    "deform_roi_pool": ("deform_roi_pool_forward", "deform_roi_pool_backward"),
+    "deform_conv": (
+        "deform_conv_forward",
+        "deform_conv_backward_input",
+        "deform_conv_backward_parameters",
+        "modulated_deform_conv_forward",
+        "modulated_deform_conv_backward",
+    ),
+    "ms_deform_attn": ("ms_deform_attn_forward", "ms_deform_attn_backward"),
+    "focal_loss": (
+        "sigmoid_focal_loss_forward",
+        "sigmoid_focal_loss_backward",
+        "softmax_focal_loss_forward",
+        "softmax_focal_loss_backward",
+    ),
+    "carafe": ("carafe_forward", "carafe_backward", "carafe_naive_forward", "carafe_naive_backward"),
+    "masked_conv": ("masked_im2col_forward", "masked_col2im_forward"),
+    "psamask": ("psamask_forward", "psamask_backward"),
+    "sync_bn": (
+        "sync_bn_forward_mean",
+        "sync_bn_forward_var",
+        "sync_bn_forward_output",
+        "sync_bn_backward_param",
+        "sync_bn_backward_data",
+    ),
 }
 
 # What the wrappers of mmcv 2.1 ask for besides. They check at import that each name is there.
@@ -57,7 +84,7 @@ def _missing(name: str) -> Callable:
 
 
 def _getattr(name: str) -> Callable:
-    if name.startswith("_"):
+    if name not in MISSING:
         raise AttributeError(f"module {NAME!r} (provided by bestiary) has no attribute {name!r}")
     return _missing(name)
 
@@ -74,10 +101,12 @@ def get_compiling_cuda_version() -> str:
 
 class _ExtLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
+        from .ops.calling import as_compiled  # here, not above: it imports torch
+
         for family, names in PROVIDED.items():
             home = importlib.import_module(f".ops.{family}", __package__)
             for name in names:
-                setattr(module, name, getattr(home, name))
+                setattr(module, name, as_compiled(getattr(home, name)))
         module.get_compiler_version = get_compiler_version
         module.get_compiling_cuda_version = get_compiling_cuda_version
         module.__getattr__ = _getattr
