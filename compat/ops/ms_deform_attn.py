@@ -19,6 +19,7 @@ def _attend(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, at
     x = locations[..., 0] * width - 0.5
     y = locations[..., 1] * height - 0.5
     x_low, y_low = x.detach().floor(), y.detach().floor()
+    x_share, y_share = (1 - (x - x_low), x - x_low), (1 - (y - y_low), y - y_low)  # of the low and the high neighbour
     row_base = torch.arange(batch, device=value.device)[:, None, None, None, None] * pixels + starts.long()[:, None]
     head = torch.arange(heads, device=value.device)[:, None, None]
     index, weight = [], []
@@ -29,8 +30,7 @@ def _attend(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, at
             # Points far off the map: where() before long(), which is undefined for what no int64 holds.
             pixel = torch.where(inside, row * width + column, 0).long()
             index.append((row_base + pixel) * heads + head)
-            share = (1 - (y - row).abs()) * (1 - (x - column).abs())
-            weight.append(torch.where(inside, share, 0) * attention)
+            weight.append(torch.where(inside, y_share[down] * x_share[right], 0) * attention)
     shape = (batch * queries * heads, -1)
     sums = weighted_sums(
         value.reshape(-1, dim), torch.stack(index, dim=-1).view(shape), torch.stack(weight, dim=-1).view(shape)

@@ -1,7 +1,7 @@
 """RoIAlign (arXiv:1703.06870) and RoIPool (arXiv:1504.08083).
 
-Letters: K regions, C channels, H and W of the map, P and Q rows and columns of bins, `rois` (K, 5): index of the picture,
-x1, y1, x2, y2. The operators write into the tensors named output, argmax and grad_input.
+Letters: K regions, C channels, H and W of the map, P and Q rows and columns of bins, `rois` (K, 5): index of the
+picture, x1, y1, x2, y2. The operators write into the tensors named output, argmax and grad_input.
 """
 
 import torch
