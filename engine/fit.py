@@ -1,0 +1,86 @@
+"""Does the neck or head take what the backbone gives? Asked of the built model, before training."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError
+
+
+def check_channels(model: nn.Module) -> None:
+    """Compare `in_channels` of neck and heads with the channels that the backbone's `feature_info` promises.
+
+    Models whose backbone has no `feature_info` (mmdet's and mmseg's own) and necks without `in_channels` pass.
+
+    Raises:
+        InputError: they differ; it names both, and the config entry to set.
+    """
+    backbone = getattr(model, "backbone", None)
+    info = getattr(backbone, "feature_info", None)
+    if info is None:
+        return
+    given = list(info.channels())
+    who = _name(backbone)
+    if (neck := getattr(model, "neck", None)) is not None:
+        wanted = _channels(neck)
+        if wanted is not None and wanted != given:
+            raise InputError(
+                f"{type(neck).__name__}: in_channels {wanted} do not fit {who}, which gives {given}: "
+                f"set model.neck.in_channels={given}"
+            )
+        return
+    head = getattr(model, "head", None)
+    if head is not None and (wanted := _channels(head)) is not None and wanted != given[-1:]:
+        raise InputError(
+            f"{type(head).__name__}: in_channels {wanted[0]} does not fit {who}, whose last map has {given[-1]}: "
+            f"set model.head.in_channels={given[-1]}"
+        )
+    for entry, head in _heads(model):
+        wanted, index = _channels(head), getattr(head, "in_index", None)
+        if wanted is None or index is None:
+            continue
+        levels = [index] if isinstance(index, int) else list(index)
+        if any(not -len(given) <= level < len(given) for level in levels):
+            raise InputError(
+                f"{type(head).__name__}: in_index {index} is out of range for {who}, which gives {len(given)} maps"
+            )
+        fitting = [given[level] for level in levels]
+        if getattr(head, "input_transform", None) == "resize_concat":
+            wanted, fitting = [sum(wanted)], [sum(fitting)]
+        if wanted != fitting:
+            raise InputError(
+                f"{type(head).__name__}: in_channels {wanted} do not fit {who}, which gives {fitting} at in_index "
+                f"{index}: set {entry}.in_channels={fitting if len(fitting) > 1 else fitting[0]}"
+            )
+
+
+def _name(backbone: nn.Module) -> str:
+    """`PoolFormer 's12'`, `TimmBackbone 'resnet18'`, or the class alone."""
+    for attribute in ("arch", "model_name"):
+        if (value := getattr(backbone, attribute, None)) is not None:
+            return (
+                f"{type(backbone).__name__} {value!r}"
+                if isinstance(value, str)
+                else f"{type(backbone).__name__} {value}"
+            )
+    return type(backbone).__name__
+
+
+def _channels(module: Any) -> list[int] | None:
+    """`in_channels` as a list; None if the module has none, or not of whole numbers."""
+    channels = getattr(module, "in_channels", None)
+    if isinstance(channels, int):
+        return [channels]
+    if isinstance(channels, Sequence) and channels and all(isinstance(c, int) for c in channels):
+        return list(channels)
+    return None
+
+
+def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for entry in ("decode_head", "auxiliary_head"):
+        head = getattr(model, entry, None)
+        if isinstance(head, nn.ModuleList):
+            yield from ((f"model.{entry}[{i}]", part) for i, part in enumerate(head))
+        elif isinstance(head, nn.Module):
+            yield f"model.{entry}", head

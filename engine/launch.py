@@ -1,0 +1,156 @@
+"""What surrounds a run: ranks, threads, and how errors reach a person."""
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+from ..errors import InputError
+
+RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes on the machine
+    "pytorch": ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "slurm": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+}
+
+
+def ranks(launcher: str) -> tuple[int, int, int]:
+    """(rank in the job, rank in this machine, processes in this machine), before any process group exists.
+
+    Raises:
+        InputError: the process was not started by that launcher.
+    """
+    if launcher == "none":
+        return 0, 0, 1
+    names = RANK_VARIABLES[launcher]
+    try:
+        return int(os.environ[names[0]]), int(os.environ[names[1]]), int(os.environ.get(names[2], "1"))
+    except KeyError as error:
+        starter = {"pytorch": "torchrun --nproc_per_node=N", "slurm": "srun", "mpi": "mpirun"}[launcher]
+        raise InputError(
+            f"--launcher {launcher}: the environment has no {error}; start the command with `{starter}`"
+        ) from error
+
+
+def set_threads(launcher: str, threads: int | None = None) -> int:
+    """Give this process its share of the machine's cores for CPU work; returns the number of threads.
+
+    Without a launcher PyTorch already takes all cores, or OMP_NUM_THREADS of them. `torchrun` sets OMP_NUM_THREADS=1
+    for each of several processes when the variable is not set: right beside GPUs, slow on CPUs alone, so there each
+    process gets cores / processes. Data workers keep the one thread that PyTorch gives them.
+    """
+    _, _, processes = ranks(launcher)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif processes > 1 and not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    return torch.get_num_threads()
+
+
+def run_guarded(command: Callable[[], object], debug: bool = False, what: str = "error") -> int:
+    """Run `command`; bad input ends in one message on stderr and status 1, a bug keeps its traceback.
+
+    In a job of many processes the message comes once: from the first process of each machine while they have not met,
+    then from whichever fails first.
+    """
+    try:
+        command()
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:  # sorted below: bad input is explained, all else is raised again
+        explained = explain(error)
+        if explained is None or debug:
+            raise
+        if _speaks():
+            print(f"{what}: {explained}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _speaks() -> bool:
+    if dist.is_available() and dist.is_initialized():
+        store = dist.distributed_c10d._get_default_store()
+        try:
+            return store.add("bestiary-error-said", 1) == 1
+        except RuntimeError:  # the process that held the store is gone
+            return True
+    for _, local_rank, _ in RANK_VARIABLES.values():
+        if local_rank in os.environ:
+            return os.environ[local_rank] == "0"
+    return True
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a person if `error` comes of bad input, None if it may be a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
+        return _unknown_type(*found.groups())
+    if isinstance(error, KeyError) and "must contain the key" in str(error):
+        return f"config: {error.args[0].splitlines()[0]}"
+    if isinstance(error, ModuleNotFoundError | ImportError) and "custom_imports" in _last_config_step(error):
+        return f"config: custom_imports: {error}"
+    return _refused_arguments(error)
+
+
+def _unknown_type(name: str, scope: str, kind: str) -> str:
+    kind = kind.removesuffix(" registry")
+    names = sorted(set(_all_names(getattr(root, kind.upper().replace(" ", "_") + "S", None), scope)))
+    near = difflib.get_close_matches(name.strip("'\"").split(".")[-1], [n.split(".")[-1] for n in names], n=1)
+    full = [n for n in names if near and n.split(".")[-1] == near[0]]
+    hint = f" (did you mean {full[0]!r}?)" if full else ""
+    return f"config: type={name.strip(chr(39))!r} is in no {kind} registry{hint}; scope {scope!r} was asked"
+
+
+def _all_names(registry: Registry | None, scope: str) -> list[str]:
+    """Names in `registry` and below it; those of other scopes than `scope` with the scope before them."""
+    if registry is None:
+        return []
+    registry.import_from_location()
+    prefix = "" if registry.scope in (scope, "mmengine") else f"{registry.scope}."
+    names = [prefix + name for name in registry.module_dict]
+    for child in registry.children.values():
+        names += _all_names(child, scope)
+    return names
+
+
+def _last_config_step(error: BaseException) -> str:
+    return " ".join(frame.name for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _refused_arguments(error: BaseException) -> str | None:
+    """A class that was built from the config did not take its arguments."""
+    if not isinstance(error, TypeError | ValueError | AssertionError):
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    building = [i for i, frame in enumerate(frames) if frame.name == "build_from_cfg"]
+    if not building:
+        return None
+    inner = frames[building[-1] + 1 :]
+    if isinstance(error, TypeError):  # only the call itself: a TypeError from deeper down may be a bug
+        return f"config: {error}" if not inner else None
+    if not inner or inner[0].name not in ("__init__", "get_instance", "__call__"):
+        return None
+    text = str(error) or f"it wants {inner[-1].line.removeprefix('assert ')}"
+    return f"config: {_class_of(error)}{text}"
+
+
+def _class_of(error: BaseException) -> str:
+    """'FPN: ', from the frame of the constructor in which `error` was raised; empty if the text names it."""
+    step, owner = error.__traceback__, None
+    while step is not None:
+        if step.tb_frame.f_code.co_name == "__init__" and "self" in step.tb_frame.f_locals:
+            owner = type(step.tb_frame.f_locals["self"]).__name__
+        step = step.tb_next
+    return "" if owner is None or str(error).startswith(owner) else f"{owner}: "

@@ -1,0 +1,116 @@
+"""mmengine's Runner, with three manners: it checks before it trains, loads strictly, and keeps the terminal quiet."""
+
+import contextlib
+import functools
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
+from torch import nn
+
+from ..checkpoints.loading import put_weights, read_checkpoint
+from .fit import check_channels
+
+HOOKS = ("ProgressHook", "ResultsHook")
+
+
+class CheckingRunner(Runner):
+    """Runner of the command line. `cfg.load_partial=True` loads the part of a checkpoint that fits.
+
+    Raises:
+        InputError: the neck or head does not fit the backbone; a checkpoint does not fit the model.
+    """
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        built = super().build_model(model)
+        check_channels(built)
+        return built
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """The log file gets all; the terminal gets warnings, for ProgressHook tells the rest."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:  # a FileHandler is one, too
+                handler.setLevel(max(handler.level, logging.WARNING))
+        return logger
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """pycocotools and others print while they count: that goes to the log."""
+        built = super().build_evaluator(evaluator)
+        built.evaluate = _printing_to(self.logger, built.evaluate)
+        return built
+
+    def load_checkpoint(
+        self, filename: str, map_location: Any = "cpu", strict: bool | None = None, revise_keys: Any = None
+    ) -> dict:
+        """As Runner's, but every key has to fit unless `cfg.load_partial` or `strict=False` is given."""
+        checkpoint = read_checkpoint(filename, map_location)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        strict = not self.cfg.get("load_partial", False) if strict is None else strict
+        report = put_weights(model, checkpoint["state_dict"], str(filename), strict)
+        if report:
+            self.logger.warning(f"{filename}: loaded in part; left as they were built: {report.words()}")
+        self.logger.info(f"loaded {filename}")
+        self._has_loaded = True
+        return checkpoint
+
+
+class StrictFlexibleRunner(FlexibleRunner):
+    """FlexibleRunner whose checkpoints have to fit."""
+
+    def load_checkpoint(
+        self, filename: str, map_location: Any = "cpu", strict: bool | None = None, **kwargs: Any
+    ) -> dict:
+        strict = not self.cfg.get("load_partial", False) if strict is None else strict
+        return super().load_checkpoint(filename, map_location, strict, **kwargs)
+
+
+def _printing_to(logger: MMLogger, function: Callable) -> Callable:
+    @functools.wraps(function)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                return function(*args, **kwargs)
+        finally:
+            if text := printed.getvalue().strip():
+                logger.info(text)
+
+    return quiet
+
+
+def add_hooks(cfg: Config) -> None:
+    """Put our hooks among the config's custom hooks, those that it does not have yet."""
+    there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
+    added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]
+
+
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """The runner of a config: the one it names in `runner_type`, FlexibleRunner where it has a `strategy`, or Runner.
+
+    Raises:
+        InputError: see `CheckingRunner`.
+    """
+    add_hooks(cfg)
+    if "runner_type" in cfg:
+        return RUNNERS.build(cfg)
+    kind = StrictFlexibleRunner if cfg.get("strategy") is not None else CheckingRunner
+    return kind.from_cfg(cfg)
+
+
+def hook_of(runner: Runner | FlexibleRunner, name: str) -> Any:
+    """The runner's hook of that class name.
+
+    Raises:
+        StopIteration: it has none.
+    """
+    return next(hook for hook in runner.hooks if type(hook).__name__ == name)

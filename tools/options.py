@@ -1,0 +1,96 @@
+"""Arguments that several tools take, and what they do to a config."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+
+from bestiary.engine.configs import load_config
+from bestiary.errors import InputError
+
+EXAMPLE = "quickstart/mask_rcnn_poolformer_digits"
+
+
+class ConfigOptions(DictAction):
+    """mmengine's `--cfg-options key=value ...`, which answers an argument without `=` with a usage message."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"{option_string}: {value!r} is not key=value")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
+    """Add `config` and the options of every tool that takes one."""
+    parser.add_argument("config", help=f"config file, or the name of one that ships, as {EXAMPLE}")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        metavar="KEY=VALUE",
+        help="change entries of the config: train_cfg.max_epochs=3 'model.neck.in_channels=[64,128]'",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
+    if not launcher:
+        return
+    parser.add_argument(
+        "--work-dir", help="folder for logs, checkpoints and scores; ./work_dirs/<config name> if left out"
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how the processes were started; pytorch: torchrun",
+    )
+    parser.add_argument(
+        "--threads", type=_positive, help="CPU threads of each process; its share of the cores if left out"
+    )
+    # torch.distributed.launch gives it; torchrun sets the environment instead.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of `args`, with its options, launcher and work directory set.
+
+    Raises:
+        InputError: the config is not there or does not parse; torchrun without `--launcher pytorch`.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.launcher == "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "started by torchrun, and --launcher is none: each process would train alone; add --launcher pytorch"
+        )
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).name.removesuffix(".py"))
+    return cfg
+
+
+def need(cfg: Config, config: str, *entries: str) -> None:
+    """Ask that the config has each of `entries`.
+
+    Raises:
+        InputError: one is missing or None.
+    """
+    missing = [entry for entry in entries if cfg.get(entry) is None]
+    if missing:
+        raise InputError(f"{config}: the config has no {', '.join(missing)}; is it a part that others inherit from?")
+
+
+def device_words() -> str:
+    """`2 x NVIDIA H100`, or `CPU`."""
+    if not torch.cuda.is_available():
+        return "CPU"
+    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
