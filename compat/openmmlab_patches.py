@@ -7,12 +7,14 @@ from .imports import after_import, target
 
 
 def quiet_warnings() -> None:
-    """Silence two kinds of warning that a user of these packages can do nothing about.
+    """Silence three kinds of warning that a user of these packages can do nothing about.
 
     torch says of `torch.cuda.amp.autocast` and `GradScaler` (CSPDarknet, SELayer, SimOTA, mmseg's Hungarian assigner,
-    mmengine's AMP) that they have new names; Python 3.12 says of a few docstrings that they are no raw strings.
+    mmengine's AMP) and of `broadcast_buffers` (mmengine's DDP) that they have new names; Python says of a few docstrings
+    that they are no raw strings.
     """
     warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     openmmlab_file = r".*[/\\]mm(engine|cv|det|seg)[/\\]"
     for category in (DeprecationWarning, SyntaxWarning):  # the former up to Python 3.11
         warnings.filterwarnings("ignore", "invalid escape sequence", category, openmmlab_file)
