@@ -157,8 +157,6 @@ def modulated_deform_conv_forward(
     with_bias: bool,
 ) -> None:
     """Write the convolution into `output`."""
-    if not output.numel():
-        return
     cells = deformable_group * kernel_h * kernel_w
     offset = _fitted(offset, "offset", 2 * cells, output.shape[2:])
     mask = _fitted(mask, "mask", cells, output.shape[2:])
@@ -194,8 +192,6 @@ def modulated_deform_conv_backward(
     with_bias: bool,
 ) -> None:
     """Add to `grad_input`, `grad_weight` and, if there is one, `grad_bias`; write `grad_offset` and `grad_mask`."""
-    if not grad_output.numel():
-        return
     cells = deformable_group * kernel_h * kernel_w
     used_offset = _fitted(offset, "offset", 2 * cells, grad_output.shape[2:])
     used_mask = _fitted(mask, "mask", cells, grad_output.shape[2:])

@@ -82,7 +82,7 @@ def test_nms(threshold, offset, whole):
 
 
 def test_nms_rounds_its_threshold():
-    """Overlap 3 / 10 is the float32 0.3, which is more than the Python number: it does not suppress, in compiled mmcv."""
+    """Overlap 3 / 10 is the float32 0.3, more than the Python number: in compiled mmcv it does not suppress."""
     from mmcv.ops import nms, nms_match
 
     boxes, scores = torch.tensor([[0.0, 0, 8, 1], [5, 0, 10, 1]]), torch.tensor([0.9, 0.8])
@@ -136,8 +136,8 @@ def test_batched_nms_keeps_classes_apart():
     boxes, scores = random_boxes(8, 30)
     classes = np.arange(30) % 3
     _, kept = batched_nms(*map(torch.from_numpy, (boxes, scores, classes)), dict(type="nms", iou_threshold=0.5))
-    wanted = [np.flatnonzero(classes == c)[nms_by_hand(boxes[classes == c], scores[classes == c], 0.5, 0)] for c in range(3)]
-    wanted = np.concatenate(wanted)
+    members = [np.flatnonzero(classes == c) for c in range(3)]
+    wanted = np.concatenate([own[nms_by_hand(boxes[own], scores[own], 0.5, 0)] for own in members])
     assert kept.tolist() == wanted[np.argsort(-scores[wanted])].tolist()
 
 
