@@ -102,9 +102,18 @@ def _draw_objects(
         canvas = sv.MaskAnnotator(color=palette, opacity=0.4).annotate(canvas, objects)
     canvas = sv.BoxAnnotator(color=palette, thickness=2).annotate(canvas, objects)
     labels = sv.LabelAnnotator(
-        color=palette, text_color=sv.Color(*INK), text_scale=0.45, text_padding=3, smart_position=True
+        color=palette,
+        text_color=sv.ColorPalette([sv.Color(*(INK if _is_light(colour) else PAPER)) for colour in colours]),
+        text_scale=0.45,
+        text_padding=3,
+        smart_position=True,
     )
     return cv2.cvtColor(labels.annotate(canvas, objects, labels=texts), cv2.COLOR_BGR2RGB)
+
+
+def _is_light(colour: Colour) -> bool:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 128  # luma, ITU-R BT.601
 
 
 def _scale_mask(mask: NDArray[np.bool_], picture: Picture) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """A trained model that takes picture files, and the ground truth that its config has for them."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,10 @@ class Predictor:
         kind = DATASETS.get(self.dataset["type"]) if isinstance(self.dataset["type"], str) else self.dataset["type"]
         trained = {key.lower(): value for key, value in trained.items()}
         sources = [trained, self.dataset.get("metainfo") or {}, getattr(kind, "METAINFO", {})]
-        classes = next((list(source["classes"]) for source in sources if source.get("classes")), [])
-        palette = next((source["palette"] for source in sources if source.get("palette") is not None), None)
-        return [str(name) for name in classes], colours_for(max(len(classes), 1), palette)
+        # The colours of another list of classes would say nothing.
+        source = next((source for source in sources if source.get("classes")), {})
+        classes = [str(name) for name in source.get("classes", ())]
+        return classes, colours_for(max(len(classes), 1), source.get("palette"))
 
     @torch.inference_mode()
     def __call__(self, path: str | Path) -> BaseDataElement:
@@ -95,7 +97,8 @@ def ground_truth(cfg: Config, paths: list[Path]) -> dict[Path, Prediction]:
     """What the config's test data say about those of `paths` that are in them; empty where the data are not there."""
     settings = {**_test_dataset(cfg), "pipeline": [], "test_mode": True}
     try:
-        dataset = DATASETS.build(settings)
+        with contextlib.redirect_stdout(None):  # pycocotools tells what it reads
+            dataset = DATASETS.build(settings)
     except (FileNotFoundError, InputError):
         return {}
     wanted = {path.resolve(): path for path in paths}

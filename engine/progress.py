@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from torch import Tensor
 
 from ..registry import HOOKS
 from .results import metrics_line
@@ -181,6 +182,7 @@ class ProgressHook(Hook):
         left = (total - done) * pace.seconds + self._evaluations_left(runner) * self.evaluation_seconds
         where = f"epoch {runner.epoch + 1}/{runner.max_epochs}" if _by_epoch(runner) else f"iteration {done}/{total}"
         loss = (outputs or {}).get("loss")
+        loss = loss.detach() if isinstance(loss, Tensor) else loss
         text = f"{where}  {pace.words(done, total, left)}" + ("" if loss is None else f"  loss {float(loss):.4g}")
         self.display.update("train", done, total, text)
 

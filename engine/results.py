@@ -45,10 +45,12 @@ def metrics_line(metrics: dict[str, Any], evaluator: Evaluator | None = None) ->
 
 def print_table(scores: dict[str, float | None], title: str, console: Console | None = None) -> None:
     """A row a score."""
-    table = Table("metric", "value", title=title, title_justify="left")
+    console = console or Console()
+    table = Table("metric", "value")
     for name, value in scores.items():
         table.add_row(name, _number(value))
-    (console or Console()).print(table)
+    console.print(f"{title}:", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
 
 
 def _number(value: float | None) -> str:

@@ -12,12 +12,18 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
 from ..checkpoints.loading import put_weights, read_checkpoint
 from .fit import check_channels
 
+NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
+    "will be deprecated in future",
+    "the former will be deprecated",
+    "so skip saving parameter schedulers",
+    "The prefix is not set in metric class",
+)
 HOOKS = ("ProgressHook", "ResultsHook")
 
 
@@ -39,10 +45,23 @@ class CheckingRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:  # a FileHandler is one, too
                 handler.setLevel(max(handler.level, logging.WARNING))
+                handler.addFilter(_tells_something)
         return logger
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """pycocotools and others print while they read and while they count: that goes to the log."""
+        return _printing_to(self.logger, super().build_train_loop)(loop)
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As `build_train_loop`."""
+        return _printing_to(self.logger, super().build_val_loop)(loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As `build_train_loop`."""
+        return _printing_to(self.logger, super().build_test_loop)(loop)
+
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        """pycocotools and others print while they count: that goes to the log."""
+        """As `build_train_loop`."""
         built = super().build_evaluator(evaluator)
         built.evaluate = _printing_to(self.logger, built.evaluate)
         return built
@@ -71,6 +90,10 @@ class StrictFlexibleRunner(FlexibleRunner):
     ) -> dict:
         strict = not self.cfg.get("load_partial", False) if strict is None else strict
         return super().load_checkpoint(filename, map_location, strict, **kwargs)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    return not any(noise in record.getMessage() for noise in NOISE)
 
 
 def _printing_to(logger: MMLogger, function: Callable) -> Callable:
