@@ -10,7 +10,7 @@ def quiet_warnings() -> None:
     """Silence three kinds of warning that a user of these packages can do nothing about.
 
     torch says of `torch.cuda.amp.autocast` and `GradScaler` (CSPDarknet, SELayer, SimOTA, mmseg's Hungarian assigner,
-    mmengine's AMP) and of `broadcast_buffers` (mmengine's DDP) that they have new names; Python says of a few docstrings
+    mmengine's AMP) and of `broadcast_buffers` (mmengine's DDP) that they have new names; Python says of some docstrings
     that they are no raw strings.
     """
     warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
