@@ -51,7 +51,11 @@ def set_threads(launcher: str, threads: int | None = None) -> int:
         torch.set_num_threads(threads)
     elif processes > 1 and not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
-    return torch.get_num_threads()
+    used = torch.get_num_threads()
+    if processes > 1:  # for what is started from here; mmengine would set 1, and warn
+        os.environ.setdefault("OMP_NUM_THREADS", str(used))
+        os.environ.setdefault("MKL_NUM_THREADS", str(used))
+    return used
 
 
 def run_guarded(command: Callable[[], object], debug: bool = False, what: str = "error") -> int:

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import io
 import logging
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
 from ..checkpoints.loading import put_weights, read_checkpoint
+from ..errors import InputError
 from .fit import check_channels
 
 NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
@@ -27,12 +30,29 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
 HOOKS = ("ProgressHook", "ResultsHook")
 
 
+# mmseg calls itself by its old names.
+warnings.filterwarnings("ignore", r"``build_\w+`` would be deprecated soon", UserWarning)
+
+
 class CheckingRunner(Runner):
     """Runner of the command line. `cfg.load_partial=True` loads the part of a checkpoint that fits.
 
     Raises:
         InputError: the neck or head does not fit the backbone; a checkpoint does not fit the model.
     """
+
+    def train(self) -> nn.Module:
+        """As Runner's; names the parameters where training in several processes fails for want of their gradients."""
+        try:
+            return super().train()
+        except RuntimeError as error:
+            if (unused := _without_gradient(error, self.model)) is None:
+                raise
+            raise InputError(
+                f"training in several processes: {len(unused)} parameters take no part in the loss "
+                f"({', '.join(unused[:4])}{', ...' if len(unused) > 4 else ''}): leave out what has no use "
+                "(out_indices of the backbone, a head), freeze it, or set find_unused_parameters=True in the config"
+            ) from error
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
@@ -90,6 +110,16 @@ class StrictFlexibleRunner(FlexibleRunner):
     ) -> dict:
         strict = not self.cfg.get("load_partial", False) if strict is None else strict
         return super().load_checkpoint(filename, map_location, strict, **kwargs)
+
+
+def _without_gradient(error: RuntimeError, model: nn.Module) -> list[str] | None:
+    """Names of the parameters of which DistributedDataParallel's `error` gives the numbers; None for other errors."""
+    text = str(error)
+    if "Expected to have finished reduction" not in text:
+        return None
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    found = re.search(r"did not receive grad for rank \d+: ([\d ]+)", text)
+    return [trained[int(index)].removeprefix("module.") for index in found[1].split()] if found else []
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

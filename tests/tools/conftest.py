@@ -157,11 +157,11 @@ log_processor = dict(by_epoch=False)
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(type="SegDataPreProcessor", mean=[60.0] * 3, std=[60.0] * 3, size=(64, 64)),
-    backbone=dict(type="bestiary.PoolFormer", arch=ARCH),
+    backbone=dict(type="bestiary.PoolFormer", arch=ARCH, out_indices=(2,)),
     decode_head=dict(
         type="FCNHead",
         in_channels=24,
-        in_index=2,
+        in_index=0,
         channels=16,
         num_convs=1,
         num_classes=3,
