@@ -17,7 +17,8 @@ CONFIGS = {
     "dino/dino-4scale_r50_8xb2-12e_coco.py": ((208, 203),),  # 900 queries want 900 tokens
     "mask2former/mask2former_r50_8xb2-lsj-50e_coco.py": SIZES,
     "rtmdet/rtmdet_tiny_8xb32-300e_coco.py": SIZES,
-    "rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py": SIZES[:1] * 2,  # its pipeline gives pictures of one size
+    "rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py": ((128, 96),) * 2,  # as from its pipeline: one size, of whole strides
+    "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py": ((320, 320),),  # mended: it could not predict
     "solov2/solov2-light_r18_fpn_ms-3x_coco.py": SIZES,
     "yolox/yolox_tiny_8xb8-300e_coco.py": SIZES,
     "dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py": SMALL,

@@ -22,9 +22,9 @@ from bestiary.errors import InputError
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
 
 
-def run_python(code, *args, cwd=None, timeout=120):
-    command = [sys.executable, "-c", textwrap.dedent(code), *args]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout)
+def run_python(code, *args, options=()):
+    command = [sys.executable, *options, "-c", textwrap.dedent(code), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -80,6 +80,20 @@ print("all")
 @pytest.mark.parametrize("start", [BEFORE, AFTER], ids=["bestiary first", "bestiary last"])
 def test_every_mend_in_either_order(start, tmp_path):
     assert run_python(start + EVERY_MEND, str(tmp_path / "config.py")).endswith("all\n")
+
+
+def test_warnings_that_nobody_can_mend_are_silent():
+    code = """
+        import bestiary, torch, warnings
+        with warnings.catch_warnings(record=True) as caught:
+            torch.cuda.amp.autocast(enabled=False)
+            compile('"%sd"' % chr(92), "/env/site-packages/mmdet/models/head.py", "exec")
+            print(len(caught))
+            compile('"%sd"' % chr(92), "/home/user/mine.py", "exec")  # theirs stays
+            warnings.warn("`mine` is deprecated", FutureWarning)
+            print(len(caught))
+        """
+    assert run_python(code, options=["-W", "default"]).split() == ["0", "2"]
 
 
 # --- the machinery ----------------------------------------------------------------------------------------------------
@@ -184,6 +198,13 @@ def test_deformable_offsets_get_their_learning_rate():
     )
     rates = {id(group["params"][0]): group["lr"] for group in wrapper.optimizer.param_groups}
     assert rates[id(model[0].conv_offset.weight)] == 0.25 and rates[id(model[0].weight)] == 1.0
+
+
+@pytest.mark.parametrize("name", ["mmcv.ops.pixel_group", "mmdet.evaluation.functional.ytviseval"])
+def test_old_aliases_of_numpy_are_where_they_are_used(name):
+    module = importlib.import_module(name)
+    assert module.np.float is float and module.np.cumsum is np.cumsum
+    assert not hasattr(np, "float")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
