@@ -15,7 +15,7 @@ from .calling import widened
 
 
 def _phases(tensor: Tensor, groups: int, scale: int) -> Tensor:
-    """(B, G * N, H * S, W * S) -> (B, G, S * S, N, H, W): the output pixels at one corner of their input pixels together.
+    """(B, G * N, H * S, W * S) -> (B, G, S * S, N, H, W): output pixels by their place in their input pixel.
 
     Laid out so in memory: with S in the innermost axes the sums of the backward take several times as long on a CPU.
     """

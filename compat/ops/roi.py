@@ -16,10 +16,10 @@ CHUNK = 1 << 24  # elements of one temporary
 
 
 def grid_sizes(extent: Tensor, bins: int, sampling_ratio: int) -> Tensor:
-    """(K,) samples of a bin along one axis: as asked, or one for each begun pixel."""
+    """(K,) samples of a bin along one axis: as asked, or one for each begun pixel; none if the extent is no number."""
     if sampling_ratio > 0:
         return torch.full_like(extent, sampling_ratio, dtype=torch.long)
-    return (extent / bins).float().ceil().clamp(min=0).long()
+    return (extent / bins).float().nan_to_num(0, 0, 0).ceil().clamp(min=0).long()
 
 
 def sample_positions(start: Tensor, bin_size: Tensor, bins: int, samples: int) -> Tensor:

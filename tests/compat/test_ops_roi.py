@@ -249,3 +249,46 @@ def test_the_packs_learn_their_offsets():
         layer = pack((3, 3), 3, deform_fc_channels=8, spatial_scale=SCALE)
         layer(features(torch.float32), rois(torch.float32)).square().sum().backward()
         assert layer.offset_fc[-1].bias.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["RoIPool", "RoIAlign max"])
+def test_regions_go_through_in_parts(name, monkeypatch):
+    """What bounds the memory changes no number."""
+    import mmcv.ops
+
+    from bestiary.compat.ops import roi
+
+    name, _, mode = name.partition(" ")
+    layer = getattr(mmcv.ops, name)((3, 4), SCALE, **({"pool_mode": mode} if mode else {}))
+    whole = layer(features(), rois())
+    monkeypatch.setattr(roi, "CHUNK", 1)
+    assert torch.equal(layer(features(), rois()), whole)
+
+
+@pytest.mark.parametrize("name", ["RoIPool", "DeformRoIPool", "RoIAlign max"])
+def test_a_region_that_is_no_number_does_not_touch_the_others(name):
+    import mmcv.ops
+
+    name, _, mode = name.partition(" ")
+    layer = getattr(mmcv.ops, name)((3, 4), SCALE, **({"pool_mode": mode} if mode else {}))
+    broken = rois()
+    broken[2, 1:] = float("nan")
+    out = layer(features(), broken)
+    rest = [0, 1, 3, 4, 5]
+    assert torch.equal(out[rest], layer(features(), rois()[rest])) and out[rest[:2]].abs().sum() > 0
+
+
+def test_under_torch_compile():
+    from mmcv.ops import deform_roi_pool, roi_align, roi_pool
+
+    maps, regions = features(torch.float32).requires_grad_(), rois(torch.float32)
+
+    def pooled(t):
+        parts = roi_align(t, regions, (2, 2), SCALE, 2), roi_pool(t, regions, (2, 2), SCALE)
+        return (*parts, deform_roi_pool(t * 2, regions, None, (2, 2), SCALE, 2, 0.1))
+
+    plain, compiled = (
+        (*out, *torch.autograd.grad(sum(o.square().sum() for o in out), maps))
+        for out in (pooled(maps), torch.compile(pooled, backend="aot_eager")(maps))
+    )
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(plain, compiled, strict=True))
