@@ -90,13 +90,16 @@ def test_installing_twice_adds_one_finder_and_imports_nothing():
 def test_operators_run_outside_of_autograd_and_autocast():
     import mmcv._ext
 
+    from bestiary.compat.ops.calling import as_compiled
+
     features = torch.randn(1, 3, 4, 5, requires_grad=True)
     masks, output = torch.randn(1, 9, 8, 10), torch.zeros(1, 3, 8, 10)
+    mmcv._ext.carafe_naive_forward(features, masks, output, 3, 1, 2)
+    assert output.any() and not output.requires_grad
+    matrix = torch.randn(5, 5)
     with torch.autocast("cpu", torch.bfloat16):
-        mmcv._ext.carafe_naive_forward(features, masks, output, 3, 1, 2)
-        plain = torch.zeros_like(output)
-    mmcv._ext.carafe_naive_forward(features, masks, plain, 3, 1, 2)
-    assert not output.requires_grad and torch.equal(output, plain)
+        assert (matrix @ matrix).dtype == torch.bfloat16
+        assert as_compiled(torch.matmul)(matrix, matrix).dtype == torch.float32
 
 
 def test_signatures_bear_the_compiled_names():
