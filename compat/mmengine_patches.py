@@ -154,11 +154,10 @@ def _on_gloo(init):
     def init_on_gloo(backend: str, **kwargs) -> None:
         if _has_accelerator():
             return init(backend, **kwargs)
-        if backend == "nccl":
-            _log("no GPU on this machine: the process group runs on gloo instead of nccl")
-            backend = "gloo"
         with _no_cuda_device_to_set():
-            return init(backend, **kwargs)
+            init("gloo" if backend == "nccl" else backend, **kwargs)
+        if backend == "nccl":  # said now that mmengine knows the ranks: one process says it
+            _log("no GPU on this machine: the process group runs on gloo instead of nccl")
 
     return init_on_gloo
 
