@@ -79,8 +79,12 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name}: not a checkpoint, or one that was cut off: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name}: not a checkpoint, or one that was cut off: {_first_line(error)}") from error
     return _with_state_dict(loaded, name)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read_safetensors(path: str | Path, map_location: Any) -> dict[str, Tensor]:

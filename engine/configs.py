@@ -80,12 +80,14 @@ def _place(path: Path, error: BaseException) -> str:
     """`file:line` of the innermost line of a config that took part in `error`, `path` alone if none did."""
     if isinstance(error, SyntaxError):  # in a base: mmengine does not say in which
         return f"{path}: line {error.lineno} of a file in _base_"
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_config(frame.filename, path)]
+    steps = traceback.extract_tb(error.__traceback__)
+    ours = [step for step in steps if step.name == "<module>" and _is_config(step.filename)]
     return f"{ours[-1].filename}:{ours[-1].lineno}" if ours else str(path)
 
 
-def _is_config(filename: str, path: Path) -> bool:
-    return Path(filename) == path or f"{SHIPPED}/" in filename or "/.mim/configs/" in filename
+def _is_config(filename: str) -> bool:
+    """A file of the user's, or a config of an installed package: not the code of one."""
+    return "site-packages" not in filename or f"{SHIPPED}/" in filename or "/.mim/configs/" in filename
 
 
 def _words(error: BaseException) -> str:
