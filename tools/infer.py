@@ -110,6 +110,8 @@ def find_pictures(given: list[str], out: Path) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken = {"sheet.png"}
     for file, relative in found:
+        if file in names:  # given by itself and in its folder
+            continue
         stem, count = relative.with_suffix("").as_posix(), 1
         name = f"{stem}.png"
         while name in taken:  # a.jpg beside a.png, or the same name from two folders

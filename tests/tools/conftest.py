@@ -6,7 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmcv.transforms import BaseTransform
 from pycocotools import mask as coco_mask
+
+from bestiary.inputs.class_sample import ClassSample
+from bestiary.registry import DATASETS, TRANSFORMS
 
 CLASSES = ("square", "disc")
 SIDE = 64
@@ -78,7 +83,7 @@ ARCH = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), layer_scale_init=1.0)
 """
 
 DETECTION = """
-_base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py"]
+_base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "./common.py"]
 default_scope = "mmdet"
 steps = [
     dict(type="LoadImageFromFile"),
@@ -127,6 +132,7 @@ model = dict(
 """
 
 SEGMENTATION = """
+_base_ = ["./common.py"]
 default_scope = "mmseg"
 data = dict(
     type="BaseSegDataset",
@@ -174,16 +180,54 @@ model = dict(
 """
 
 
+@TRANSFORMS.register_module()
+class TinyPackClass(BaseTransform):
+    """A picture as a classifier takes it; the test of `infer` is not one of the data readers."""
+
+    def transform(self, results: dict) -> dict:
+        picture = np.ascontiguousarray(results["img"][..., ::-1].transpose(2, 0, 1))
+        return dict(inputs=torch.from_numpy(picture), data_samples=ClassSample())
+
+
+CLASSIFICATION = """
+_base_ = ["./common.py"]
+default_scope = "bestiary"
+test_dataloader = dict(
+    dataset=dict(
+        type="TinyDataset",
+        root=ROOT + "/cls/val",
+        metainfo=dict(classes=("square", "disc", "none")),
+        pipeline=[dict(type="LoadImageFromFile"), dict(type="TinyPackClass")],
+    )
+)
+model = dict(
+    type="ImageClassifier",
+    backbone=dict(type="PoolFormer", arch=ARCH, out_indices=(3,)),
+    head=dict(type="LinearHead", in_channels=32, num_classes=3),
+)
+"""
+
+
+@DATASETS.register_module()
+class TinyDataset:
+    """Knows the class of every picture that it is asked for by the name of its folder."""
+
+    def __init__(self, root: str = "", pipeline=(), test_mode=False, metainfo=None) -> None:
+        self.files = sorted(Path(root).glob("*/*.png")) if root else []
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def get_data_info(self, index: int) -> dict:
+        return dict(img_path=str(self.files[index]), gt_label=CLASSES.index(self.files[index].parent.name))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A folder with the data and the configs detection.py and segmentation.py."""
+    """A folder with the data and the configs detection.py, segmentation.py and classification.py (to infer with)."""
     root = make_data(tmp_path_factory.mktemp("tiny"))
     (root / "common.py").write_text(COMMON)
-    for name, text in (("detection", DETECTION), ("segmentation", SEGMENTATION)):
-        base = (
-            '["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "./common.py"]' if name == "detection" else '["./common.py"]'
-        )
-        body = text.replace('_base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py"]\n', "")
-        body = body.replace("ARCH", "{{_base_.ARCH}}").replace("ROOT", repr(str(root)))
-        (root / f"{name}.py").write_text(f"_base_ = {base}\n{body}")
+    for name, text in dict(detection=DETECTION, segmentation=SEGMENTATION, classification=CLASSIFICATION).items():
+        text = text.replace("ARCH", "{{_base_.ARCH}}").replace("ROOT", repr(str(root)))
+        (root / f"{name}.py").write_text(text)
     return root

@@ -1,0 +1,153 @@
+"""bestiary train and bestiary test: a run, its ways to go on, and each kind of bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bestiary.tools import test as test_tool
+from bestiary.tools import train as train_tool
+
+TOOLS = Path(train_tool.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """The work directory of a segmentor after 4 iterations."""
+    work_dir = tmp_path_factory.mktemp("trained")
+    assert train_tool.main([str(tiny / "segmentation.py"), "--work-dir", str(work_dir), "--seed", "5"]) == 0
+    return work_dir
+
+
+def fails(capsys, main, *argv):
+    """The message of a command that ends in bad input."""
+    assert main([str(part) for part in argv]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err
+    return errors[0]
+
+
+def test_training_leaves_checkpoint_scores_and_log(trained):
+    assert (trained / "iter_4.pth").is_file() and list(trained.rglob("*.log"))
+    content = json.loads((trained / "metrics.json").read_text())
+    assert (content["split"], content["iter"]) == ("val", 4) and content["seconds"] > 0
+    assert 0 <= content["metrics"]["mIoU"] <= 1 and 0 < content["metrics"]["aAcc"] <= 1
+    meta = torch.load(trained / "iter_4.pth", weights_only=True)["meta"]
+    assert meta["seed"] == 5
+
+
+def test_what_is_printed(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--amp", "--threads", "1", "--cfg-options", "train_cfg.max_iters=2", "train_dataloader.batch_size=2"]
+    assert train_tool.main([str(tiny / "segmentation"), *options]) == 0
+    out = capsys.readouterr().out
+    assert "into work_dirs/segmentation" in out and "bfloat16" in out
+    assert re.search(r"train iteration 2/2  100%  \d+\.\d pictures/s  0 s left  loss \d", out)
+    assert "last checkpoint: " in out and "bestiary infer" in out and "mIoU" in out
+    assert "System environment" not in out
+    assert Path("work_dirs/segmentation/iter_2.pth").is_file()
+
+
+def test_resume_goes_on(tiny, trained, tmp_path, capsys):
+    argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path)]
+    more = ["--cfg-options", "train_cfg.max_iters=6"]
+    assert train_tool.main([*argv, "--resume", str(trained / "iter_4.pth"), *more]) == 0
+    out = capsys.readouterr().out
+    assert "train iteration 5/6" in out and "iteration 4/6" not in out
+    assert train_tool.main([*argv, "--resume", "--cfg-options", "train_cfg.max_iters=8"]) == 0
+    out = capsys.readouterr().out
+    assert f"resume from {tmp_path / 'iter_6.pth'}" in out
+    assert "train iteration 7/8" in out and "iteration 6/8" not in out
+    state = torch.load(tmp_path / "iter_8.pth", weights_only=True)
+    assert state["meta"]["iter"] == 8 and state["optimizer"]["state"][0]["step"] == 8
+
+
+def test_evaluation_gives_the_scores_of_training(tiny, trained, tmp_path, capsys):
+    argv = [str(tiny / "segmentation.py"), str(trained / "iter_4.pth"), "--work-dir", str(tmp_path)]
+    assert test_tool.main([*argv, "--out", str(tmp_path / "all.pkl"), "--show-dir", str(tmp_path / "drawn")]) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["split"] == "test" and content["checkpoint"] == str(trained / "iter_4.pth")
+    assert content["metrics"] == json.loads((trained / "metrics.json").read_text())["metrics"]
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 4 and (tmp_path / "all.pkl").is_file()
+    out = capsys.readouterr().out
+    assert "test  aAcc" in out and "mIoU" in out
+
+
+def test_load_from_has_to_fit_unless_partial(tiny, trained, tmp_path, capsys):
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--load-from", trained / "iter_4.pth"]
+    options = ["--cfg-options", "model.decode_head.num_classes=4", "train_cfg.max_iters=2"]
+    message = fails(capsys, train_tool.main, *argv, *options)
+    assert "iter_4.pth: does not fit this EncoderDecoder (the class counts differ): 2 mis-shaped" in message
+    assert "decode_head.conv_seg.weight [3, 16, 1, 1] in the file, [4, 16, 1, 1] in the model" in message
+
+
+def test_partial_load(tiny, trained, tmp_path, capsys):
+    state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
+    torch.save({"state_dict": {k: v for k, v in state.items() if "conv_seg" not in k}}, tmp_path / "part.pth")
+    argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path), "--load-from", str(tmp_path / "part.pth")]
+    message = fails(capsys, train_tool.main, *argv)
+    assert "2 missing (decode_head.conv_seg.weight, decode_head.conv_seg.bias)" in message
+    assert train_tool.main([*argv, "--load-partial", "--cfg-options", "train_cfg.max_iters=2"]) == 0
+    assert "loaded in part" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["model.backbone.type=bestiary.PoolFomer"], "no model registry (did you mean 'bestiary.PoolFormer'?)"),
+        (["model.backbone.depht=3"], "depht"),
+        (["model.decode_head.in_channels=32"], "in_channels [32] do not fit PoolFormer"),
+        (["train_dataloader.dataset.pipeline.0.type=LoadImageFromFil"], "did you mean 'LoadImageFromFile'?"),
+        (["train_dataloader=None"], "the config has no train_dataloader"),
+        (["val_evaluator.type=IoUMetrik"], "is in no metric registry (did you mean 'IoUMetric'?)"),
+    ],
+)
+def test_a_config_that_does_not_fit(tiny, tmp_path, capsys, options, message):
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--cfg-options", *options]
+    assert message in fails(capsys, train_tool.main, *argv)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_other_bad_input(tiny, trained, tmp_path, capsys, monkeypatch):
+    config = tiny / "segmentation.py"
+    work = ["--work-dir", tmp_path]
+    assert "segmentatio.py: no such config file" in fails(capsys, train_tool.main, tiny / "segmentatio.py", *work)
+    assert "nothing.pth: no such checkpoint" in fails(
+        capsys, train_tool.main, config, *work, "--load-from", "nothing.pth"
+    )
+    for option in ("--load-from", "--resume"):
+        assert "no.pth: no such checkpoint" in fails(capsys, train_tool.main, config, *work, option, "no.pth")
+    assert "give one" in fails(capsys, train_tool.main, config, *work, "--resume", "--load-from", "x.pth")
+    assert "auto_scale_lr.base_batch_size" in fails(capsys, train_tool.main, config, *work, "--auto-scale-lr")
+    monkeypatch.delenv("RANK", raising=False)
+    assert "start the command with `torchrun" in fails(capsys, train_tool.main, config, *work, "--launcher", "pytorch")
+    assert "name it .pkl" in fails(capsys, test_tool.main, config, trained / "iter_4.pth", *work, "--out", "x.json")
+    assert "nothing.pth: no such checkpoint" in fails(capsys, test_tool.main, config, "nothing.pth", *work)
+    (tmp_path / "text.pth").write_text("hello")
+    assert "text.pth: not a checkpoint" in fails(capsys, test_tool.main, config, tmp_path / "text.pth", *work)
+    other = fails(capsys, test_tool.main, tiny / "detection.py", trained / "iter_4.pth", *work)
+    assert "iter_4.pth: does not fit this MaskRCNN (it is of another model or another config)" in other
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "add --launcher pytorch" in fails(capsys, train_tool.main, config, *work)
+
+
+def test_option_without_a_value_is_a_usage_error(tiny, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train_tool.main([str(tiny / "segmentation.py"), "--cfg-options", "a.b"])
+    assert caught.value.code == 2 and "'a.b' is not key=value" in capsys.readouterr().err
+
+
+def test_as_a_file_with_and_without_debug(tmp_path):
+    (tmp_path / "bad.py").write_text("a = (1\n")
+    command = [sys.executable, TOOLS / "train.py", "bad.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "error: bad.py:1: not a config in Python" in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+    done = subprocess.run([*command, "--debug"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr
