@@ -1,5 +1,6 @@
 """mmcv 2.1, mmdet 3.3 and mmseg 1.2 on current PyTorch and NumPy."""
 
+import functools
 import warnings
 from types import ModuleType
 
@@ -24,6 +25,25 @@ def quiet_warnings() -> None:
 def ssd_head_predicts(module: ModuleType) -> None:
     """SSDHead never sets `loss_cls`, which the shared prediction code asks for a custom number of channels."""
     target(module, "SSDHead").loss_cls = None
+
+
+@after_import("mmcv.ops.sync_bn")
+def mm_sync_bn_alone(module: ModuleType) -> None:
+    """mmcv's SyncBatchNorm asks for the size of a process group when it is made, so a model of it needs one to exist.
+
+    Without one it is a group of one process, as a model has to be made before a Runner can put BatchNorm in its place.
+    """
+    layer, torch_dist = target(module, "SyncBatchNorm"), target(module, "dist")
+    init = layer.__init__
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        if torch_dist.is_initialized():
+            return init(self, *args, **kwargs)
+        init(self, *args, **{**kwargs, "group": torch_dist.GroupMember.NON_GROUP_MEMBER})
+        self.group, self.group_size = None, 1
+
+    layer.__init__ = __init__
 
 
 @after_import("mmcv.ops.pixel_group", "mmdet.evaluation.functional.ytviseval")

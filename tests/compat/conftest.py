@@ -14,10 +14,11 @@ import bestiary  # noqa: F401  (it mends what the sweeps import)
 def no_downloads(node):
     """Take pretrained weights out of a config, in place."""
     if isinstance(node, dict):
-        if isinstance(node.get("init_cfg"), dict) and node["init_cfg"].get("type") == "Pretrained":
+        if isinstance(node.get("init_cfg"), dict) and "checkpoint" in node["init_cfg"]:
             node["init_cfg"] = None
-        if "pretrained" in node:
-            node["pretrained"] = None
+        for key in ("pretrained", "teacher_ckpt"):
+            if key in node:
+                node[key] = None
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         no_downloads(child)
 

@@ -309,6 +309,20 @@ def test_resume_goes_on_and_runs_no_text_of_the_checkpoint(tmp_path):
     assert len(history.data[0]) == 8 and history.mean() > 0  # 4 of the first run, 4 of the second
 
 
+def test_mmcvs_sync_bn_can_be_made_alone():
+    import mmcv.ops  # noqa: F401  (registers the name)
+    from mmcv.cnn import build_norm_layer
+    from mmengine.model import revert_sync_batchnorm
+
+    name, layer = build_norm_layer(dict(type="MMSyncBN", eps=0.01), 5)
+    assert name == "bn" and type(layer).__module__ == "mmcv.ops.sync_bn"
+    x = torch.randn(3, 5, 4, 2) * 2 + 1
+    reverted = revert_sync_batchnorm(layer).train()
+    plain = nn.functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=0.01)
+    torch.testing.assert_close(reverted(x), plain)
+    torch.testing.assert_close(layer.train()(x), plain)
+
+
 # --- mixed precision on a CPU -----------------------------------------------------------------------------------------
 
 
