@@ -102,9 +102,12 @@ def test_colours():
 
 
 def test_sheet_holds_every_picture_in_order():
-    cells = [
-        (f"{i}.png", [np.full((20 + i, 30, 3), i, np.uint8), np.full((20, 30, 3), 100 + i, np.uint8)]) for i in range(5)
-    ]
+    colour = np.array([0, 255, 0], np.uint8)  # titles are grey
+
+    def plain(height, i):
+        return np.tile(colour - np.array([0, i, 0], np.uint8), (height, 30, 1))
+
+    cells = [(f"{i}.png", [plain(20 + i, i), plain(20, 100 + i)]) for i in range(5)]
     made = sheet(cells, ["ground truth", "prediction"], columns=2)
     found = {i: (made == colour - np.array([0, i, 0], np.uint8)).all(axis=2) for i in (*range(5), *range(100, 105))}
     places = [np.argwhere(found[i]).min(axis=0).tolist() for i in (1, 101, 2)]
