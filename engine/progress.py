@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: what, percent, pictures a second, time left, loss."""
 
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -230,7 +231,8 @@ class ProgressHook(Hook):
         if runner.val_loop is None:
             return 0
         last, now = (runner.max_epochs, runner.epoch) if _by_epoch(runner) else (runner.max_iters, runner.iter)
-        return last // runner.val_interval - now // runner.val_interval
+        # The last epoch or iteration is always followed by one.
+        return math.ceil(last / runner.val_interval) - now // runner.val_interval
 
 
 def _by_epoch(runner) -> bool:
