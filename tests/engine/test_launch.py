@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from mmengine.registry import HOOKS, MODELS, Registry
+from mmengine.registry import HOOKS, MODELS, DefaultScope, Registry
 from torch import nn
 
 import bestiary.engine
@@ -29,7 +29,8 @@ class Toy(nn.Module):
 
 
 def message_of(registry, cfg):
-    with pytest.raises(Exception) as caught:
+    # Runs of other tests leave their default scope behind.
+    with DefaultScope.overwrite_default_scope(registry.scope), pytest.raises(Exception) as caught:
         registry.build(cfg)
     return explain(caught.value)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bestiary.errors import InputError
 from bestiary.tools import test as test_tool
 from bestiary.tools import train as train_tool
 
@@ -151,3 +152,21 @@ def test_as_a_file_with_and_without_debug(tmp_path):
     assert "Traceback" not in done.stderr and not done.stdout
     done = subprocess.run([*command, "--debug"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def refuse(cfg, splits):
+        asked.append(list(splits))
+        raise InputError(f"{cfg.train_dataloader.dataset.data_root}: no such folder; make it")
+
+    monkeypatch.setattr(train_tool, "check_inputs", refuse)
+    monkeypatch.setattr(test_tool, "check_inputs", refuse)
+    monkeypatch.setattr(train_tool, "build_runner", None)
+    monkeypatch.setattr(test_tool, "build_runner", None)
+    config, work = tiny / "segmentation.py", tmp_path / "w"
+    assert "no such folder; make it" in fails(capsys, train_tool.main, config, "--work-dir", work)
+    (tmp_path / "w.pth").touch()
+    assert "no such folder; make it" in fails(capsys, test_tool.main, config, tmp_path / "w.pth", "--work-dir", work)
+    assert asked == [["train", "val"], ["test"]] and not work.exists()
