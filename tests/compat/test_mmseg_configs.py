@@ -20,7 +20,6 @@ CONFIGS = [
 WIDER = {  # one a folder besides; some take their own size alone, or whole strides
     "ann/ann_r50-d8_4xb4-80k_ade20k-512x512.py": SIZE,
     "apcnet/apcnet_r50-d8_4xb4-80k_ade20k-512x512.py": SIZE,
-    "beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py": (640, 640),
     "bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py": SIZE,
     "bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024.py": SIZE,
     "danet/danet_r50-d8_4xb4-80k_ade20k-512x512.py": SIZE,
@@ -40,12 +39,10 @@ WIDER = {  # one a folder besides; some take their own size alone, or whole stri
     "icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832.py": SIZE,
     "isanet/isanet_r50-d8_4xb4-80k_ade20k-512x512.py": SIZE,
     "knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py": SIZE,
-    "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py": (512, 512),
     "maskformer/maskformer_swin-t_upernet_8xb2-160k_ade20k-512x512.py": SIZE,
     "mobilenet_v2/mobilenet-v2-d8_fcn_4xb4-160k_ade20k-512x512.py": SIZE,
     "mobilenet_v3/mobilenet-v3-d8_lraspp_4xb4-320k_cityscapes-512x1024.py": (512, 512),
     "nonlocal_net/nonlocal_r50-d8_4xb4-80k_ade20k-512x512.py": SIZE,
-    "pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py": (128, 192),
     "resnest/resnest_s101-d8_fcn_4xb4-160k_ade20k-512x512.py": SIZE,
     "segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py": SIZE,
     "segnext/segnext_mscan-b_1xb16-adamw-160k_ade20k-512x512.py": SIZE,
@@ -56,8 +53,8 @@ WIDER = {  # one a folder besides; some take their own size alone, or whole stri
     "unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py": (64, 64),
     "vit/vit_deit-b16_upernet_8xb2-80k_ade20k-512x512.py": SIZE,
 }
-# Left out: convnext and poolformer (need mmpretrain), vpd (packages of its own), san (starts from weights only), cgnet
-# (its loss looks the ignored label up in the class weights).
+# Left out: convnext and poolformer (need mmpretrain), vpd (packages of its own), san (starts from weights only), beit and
+# mae (their own large size alone: minutes), cgnet and pidnet (their loss looks the ignored label up in class weights).
 
 
 def batch(size, num_classes, count, seed=0):
