@@ -53,7 +53,7 @@ WIDER = {  # one a folder besides; some take their own size alone, or whole stri
     "unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py": (64, 64),
     "vit/vit_deit-b16_upernet_8xb2-80k_ade20k-512x512.py": SIZE,
 }
-# Left out: convnext and poolformer (need mmpretrain), vpd (packages of its own), san (starts from weights only), beit and
+# Left out: convnext and poolformer (mmpretrain), vpd (packages of its own), san (starts from weights only), beit and
 # mae (their own large size alone: minutes), cgnet and pidnet (their loss looks the ignored label up in class weights).
 
 
