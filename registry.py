@@ -17,6 +17,7 @@ TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope=SCOPE, location
 METRICS = Registry("metric", parent=root.METRICS, scope=SCOPE, locations=["bestiary.engine"])
 HOOKS = Registry("hook", parent=root.HOOKS, scope=SCOPE, locations=["bestiary.engine"])
 LOOPS = Registry("loop", parent=root.LOOPS, scope=SCOPE, locations=["bestiary.engine"])
+OPTIMIZERS = Registry("optimizer", parent=root.OPTIMIZERS, scope=SCOPE, locations=["bestiary.engine"])
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=root.OPTIM_WRAPPERS, scope=SCOPE, locations=["bestiary.engine"])
 VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS, scope=SCOPE, locations=["bestiary.engine"])
 
