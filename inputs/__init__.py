@@ -1,0 +1,8 @@
+"""What comes in: the bundled digits, readers, transforms, checks. Importing it fills the registries."""
+
+from . import image_folder, transforms  # noqa: F401  (they register what configs name)
+from .checks import check_inputs
+from .class_sample import ClassSample
+from .digits import make_digits
+
+__all__ = ["ClassSample", "check_inputs", "make_digits"]
