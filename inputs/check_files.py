@@ -88,7 +88,8 @@ def read_json(place: Place) -> Any:
         return json.loads(Path(place.path).read_bytes())
     except ValueError as error:  # of the decoding of text and of JSON alike
         raise InputError(
-            f"{place.path}: not JSON: {error}; expected COCO's instances JSON: write the file again, or set {place.keys}"
+            f"{place.path}: not JSON: {error}; expected COCO's instances JSON: write the file again, or set "
+            f"{place.keys}"
         ) from error
 
 

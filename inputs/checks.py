@@ -402,9 +402,9 @@ def _count_labels(data: Data, maps: list[str], files: list[str]) -> tuple[dict[s
             else (f"; if 0 means 'no class' there, set {data.key}.reduce_zero_label=True" * (outside == [len(stored)]))
         )
         raise InputError(
-            f"{first}: has the label {outside[0]}, and the {len(stored)} classes of {data.classes_from} have the labels "
-            f"{int(reduced)} to {len(stored) - 1 + reduced}, 255 for 'ignore' (reduce_zero_label={reduced}; labels found "
-            f"outside: {some(outside, 5)}): correct the label images, or the classes{zero}"
+            f"{first}: has the label {outside[0]}, and the {len(stored)} classes of {data.classes_from} have the "
+            f"labels {int(reduced)} to {len(stored) - 1 + reduced}, 255 for 'ignore' (reduce_zero_label={reduced}; "
+            f"labels found outside: {some(outside, 5)}): correct the label images, or the classes{zero}"
         )
     counts = dict.fromkeys(data.classes, 0)
     for value, number in values.items():
@@ -413,7 +413,8 @@ def _count_labels(data: Data, maps: list[str], files: list[str]) -> tuple[dict[s
     if not sum(counts.values()):
         raise InputError(
             f"{os.path.dirname(maps[0])}: every pixel looked at is 'ignore' or of no class: nothing to learn from; "
-            f"correct the label images, or set {data.key}.metainfo.classes or {data.key}.reduce_zero_label (now {reduced})"
+            f"correct the label images, or set {data.key}.metainfo.classes or {data.key}.reduce_zero_label "
+            f"(now {reduced})"
         )
     notes = [f"label images: {note}; the counts are of these"] if note else []
     if empty := [name for name, count in counts.items() if not count]:
