@@ -39,9 +39,9 @@ class Place(NamedTuple):
         return f"set {self.keys} to where it is"
 
 
-def is_remote(*paths: str | None) -> bool:
+def is_remote(*paths: str) -> bool:
     """Whether one of the paths is an address, as s3://..., that the local file system does not know."""
-    return any(path is not None and "://" in path for path in paths)
+    return any("://" in path for path in paths)
 
 
 def some(names: Sequence[object], limit: int = 3) -> str:
@@ -126,35 +126,46 @@ def look_at(
     return results, None
 
 
-def damage(path: str) -> str | None:
-    """Why a picture cannot be decoded, or None. JPEGs are decoded small, which still reads every byte."""
+def decode(path: str) -> tuple[str | None, tuple[int, int] | None]:
+    """Why a picture cannot be decoded, or None, and its (width, height), if PIL knows.
+
+    JPEGs are decoded small, which still reads every byte.
+    """
     if path.lower().endswith(NOT_PICTURES):
-        return None
+        return None, None
     try:
         with Image.open(path) as picture:
+            size = picture.size
             picture.draft("RGB", (max(picture.width // 8, 1), max(picture.height // 8, 1)))
             picture.load()
     except Image.DecompressionBombError:  # large, not damaged
-        return None
+        return None, None
     except UnidentifiedImageError:
         content = np.fromfile(path, np.uint8)
         if not len(content):
-            return "the file is empty"
+            return "the file is empty", None
         # OpenCV, which reads the pictures in training, knows kinds that PIL does not.
-        return None if cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None else "not a picture"
+        return None if cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None else "not a picture", None
     except _BROKEN as error:
-        return str(error).strip() or type(error).__name__
-    return None
+        return str(error).strip() or type(error).__name__, None
+    return None, size
 
 
-def check_pictures(paths: Sequence[str]) -> str | None:
+def check_pictures(
+    paths: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None, said_by: str = ""
+) -> str | None:
     """Ask that pictures can be decoded; gives a note if there was no time for all.
 
+    Args:
+        paths: of the pictures.
+        sizes: (width, height) of each, as an annotation file has it.
+        said_by: that file.
+
     Raises:
-        InputError: some cannot.
+        InputError: some cannot; some have another size.
     """
-    results, note = look_at(paths, lambda index: (paths[index], damage(paths[index])))
-    if broken := sorted((path, why) for path, why in results if why is not None):
+    results, note = look_at(paths, lambda index: (index, *decode(paths[index])))
+    if broken := sorted((paths[index], why) for index, why, _ in results if why is not None):
         path, why = broken[0]
         also = f" (also {', '.join(path for path, _ in broken[1:3])})" if broken[1:] else ""
         count = f"{len(broken)} of {len(results)} pictures" if len(broken) > 1 else f"1 of {len(results)} pictures"
@@ -162,6 +173,12 @@ def check_pictures(paths: Sequence[str]) -> str | None:
             f"{path}: cannot be decoded: {why}{also}; {count} looked at cannot: replace them, or take them out of "
             "the data set"
         )
+    for index, _, size in sorted(results) if sizes is not None else ():
+        if size is not None and sizes[index] not in (size, size[::-1]):  # turned: mmcv obeys a note on orientation
+            raise InputError(
+                f"{paths[index]}: is {size[0]} x {size[1]}, but {said_by} says {sizes[index][0]} x {sizes[index][1]}: "
+                "boxes and masks would not fit; put the picture in that was annotated, or correct width and height"
+            )
     return note
 
 
