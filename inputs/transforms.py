@@ -86,10 +86,10 @@ class TimmTransform(_PictureTransform):
             `std` taken off, for a model whose preprocessor does not (else it happens twice).
         **settings: of `timm.data.create_transform`: `scale`, `ratio`, `hflip` (0.5 if training!), `color_jitter`,
             `auto_augment`, `interpolation`, `re_prob`, `re_mode`, `re_count`, `crop_pct`, `crop_mode`, `mean`, `std`.
-            Random erasing of uint8 pictures fills with 0, black (`re_mode='const'`); noise needs `normalize=True`.
+            timm erases (`re_prob`) normalised pictures alone, so that needs `normalize=True`.
 
     Raises:
-        InputError: timm has no such setting; one that gives something else than a tensor; erasing by noise in uint8.
+        InputError: timm has no such setting; one that gives something else than a tensor; erasing in uint8.
     """
 
     def __init__(
@@ -101,10 +101,11 @@ class TimmTransform(_PictureTransform):
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise InputError(f"TimmTransform: no setting {name!r}{hint}; there are {', '.join(known)}")
-        if not normalize and settings.get("re_prob", 0) > 0 and settings.get("re_mode", "const") != "const":
+        if not normalize and settings.get("re_prob", 0) > 0:  # timm would pass it over in silence
             raise InputError(
-                f"TimmTransform: re_mode={settings['re_mode']!r} draws normalised noise, which uint8 cannot hold: set "
-                "re_mode='const', or normalize=True and no mean and std in the model's data_preprocessor"
+                f"TimmTransform: re_prob={settings['re_prob']}: timm erases in normalised pictures alone: set "
+                "normalize=True and data_preprocessor=dict(type='ImgDataPreprocessor') in the model, or erase by "
+                "dict(type='TorchvisionTransform', transforms=[dict(type='RandomErasing', p=...)]) after this step"
             )
         size = input_size if isinstance(input_size, int) else tuple(input_size)
         self.run = create_transform(size, is_training=is_training, normalize=normalize, **settings)
