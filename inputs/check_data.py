@@ -77,7 +77,8 @@ class Data(NamedTuple):
 
     def check_heads(self, model: Mapping | None) -> None:
         """Ask that the model's heads are for these classes; see `check_heads`."""
-        if self.classes is not None:
+        video = any(base.__name__ == "BaseVideoDataset" for base in self.cls.__mro__)
+        if self.classes is not None and not video:  # trackers detect one class of many
             meta = {**getattr(self.cls, "METAINFO", {}), **(self.config.get("metainfo") or {})}
             things = meta.get("thing_classes")
             check_heads(model, self.classes, things, self.classes_from)

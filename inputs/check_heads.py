@@ -24,9 +24,9 @@ def head_classes(model: Mapping, key: str = "model") -> dict[str, int]:
     """Dotted config key -> number of classes, for each head of a model that says so.
 
     Heads that tell things from stuff give `<head>.num_things_classes + num_stuff_classes`. A model that reads class
-    names as text, as Grounding DINO, has none.
+    names as text, as Grounding DINO and SAN, has none.
     """
-    if "language_model" in model:
+    if "language_model" in model or "text_encoder" in model:
         return {}
     found: dict[str, int] = {}
     for name in ("detector", "segmentor"):  # of trackers and semi-supervised wrappers

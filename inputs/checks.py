@@ -45,7 +45,7 @@ def check_inputs(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) 
         config = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(config, Mapping):
             same = next((report for seen, report in done if seen == config), None)
-            sets = list(_unwrap(config, f"{split}_dataloader.dataset", cfg))
+            sets = list(data_sets(config, f"{split}_dataloader.dataset", cfg))
             parts = [] if same else [_check(data, cfg.get("model")) for data in sets]
             found = [part for part in parts if part is not None]
             if same or found:
@@ -76,14 +76,14 @@ def _same_classes(first: Report, second: Report) -> None:
     )
 
 
-def _unwrap(config: Mapping, key: str, cfg: Config) -> Iterator[Data]:
+def data_sets(config: Mapping, key: str, cfg: Config) -> Iterator[Data]:
     """The data sets inside of wrappers; types that no registry knows are left out."""
     if isinstance(config.get("dataset"), Mapping):
-        yield from _unwrap(config["dataset"], f"{key}.dataset", cfg)
+        yield from data_sets(config["dataset"], f"{key}.dataset", cfg)
     elif isinstance(config.get("datasets"), Sequence):
         for i, part in enumerate(config["datasets"]):
             if isinstance(part, Mapping):
-                yield from _unwrap(part, f"{key}.datasets.{i}", cfg)
+                yield from data_sets(part, f"{key}.datasets.{i}", cfg)
     elif (cls := _class_of(config.get("type"), cfg.get("default_scope"))) is not None:
         yield Data(key, config, cls)
 
@@ -133,8 +133,7 @@ def _check(data: Data, model: Mapping | None) -> Report | None:
         return check_segmentation(data, model)
     if (place := data.place("ann_file")) is not None and data.default("ann_file"):
         need_file(place) if not os.path.isdir(place.path) else None
-    if not any(base.__name__ == "BaseVideoDataset" for base in data.cls.__mro__):  # trackers detect one class of many
-        data.check_heads(model)
+    data.check_heads(model)
     return None
 
 

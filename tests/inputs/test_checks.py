@@ -1,5 +1,6 @@
 """check_inputs: healthy data passes and is counted; each mistake is met by its message."""
 
+import importlib
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from bestiary import configs
 from bestiary.errors import InputError
 from bestiary.inputs import check_files
 from bestiary.inputs.check_heads import head_classes
-from bestiary.inputs.checks import check_inputs
+from bestiary.inputs.checks import check_inputs, data_sets
 from bestiary.inputs.digits import CLASSES
 
 QUICKSTART = sorted((Path(configs.__file__).parent / "quickstart").glob("*.py"))
@@ -323,6 +324,27 @@ def test_heads_are_found_wherever_mmdet_and_mmseg_hold_them():
         "model.detector.roi_head.0.bbox_head.num_classes": 9,
     }
     assert head_classes(dict(bbox_head=dict(num_classes=256), language_model=dict())) == {}
+    assert head_classes(dict(decode_head=dict(num_classes=20), text_encoder=dict())) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["mmdet", "mmseg"])
+def test_heads_of_packaged_configs_are_for_their_data(package):
+    """Of the configs that mmdet and mmseg ship, none is refused for its class count, and most are compared."""
+    root = Path(importlib.import_module(package).__file__).parent / ".mim" / "configs"
+    compared = total = 0
+    for path in sorted(root.glob("[!_]*/*.py")):
+        try:
+            cfg = Config.fromfile(path)
+        except (ImportError, FileNotFoundError):  # 17 ask for mmpretrain, 4 for a base that is not shipped
+            continue
+        config = (cfg.get("train_dataloader") or {}).get("dataset") or {}
+        cfg.default_scope = package
+        for data in data_sets(config, "train_dataloader.dataset", cfg):
+            data.check_heads(cfg.get("model"))
+            compared += bool(data.classes and head_classes(cfg.get("model") or {}))
+            total += 1
+    assert compared > 0.8 * total > 400
 
 
 def test_label_images_missing(root):
