@@ -5,6 +5,7 @@ Pictures of 128 x 128 need small anchors, few proposals and thin heads; the rest
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
+    "../_base_/models/poolformer_digits.py",
     "../_base_/datasets/digits_instance.py",
     "../_base_/runtime.py",
 ]
@@ -12,27 +13,23 @@ default_scope = "mmdet"
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="bestiary.PoolFormer",
-        arch=dict(depths=(2, 2, 2, 2), dims=(32, 64, 128, 256), layer_scale_init=0.1),
-    ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4),
+    backbone=dict(_delete_=True, **_base_.digits_backbone, init_cfg=_base_.digits_weights),
+    neck=dict(in_channels=_base_.digits_dims, out_channels=48, num_outs=4),
     rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
+        in_channels=48,
+        feat_channels=48,
         anchor_generator=dict(scales=[6], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
-        mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10),
+        bbox_roi_extractor=dict(out_channels=48, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(in_channels=48, fc_out_channels=128, num_classes=10),
+        mask_roi_extractor=dict(out_channels=48, roi_layer=dict(sampling_ratio=2)),
+        mask_head=dict(num_convs=2, in_channels=48, conv_out_channels=48, num_classes=10),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=64),
-        rcnn=dict(sampler=dict(num=48)),
+        rcnn=dict(sampler=dict(num=32)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=64), rcnn=dict(max_per_img=20)),
 )

@@ -6,6 +6,7 @@ weighs less, and a Dice term (arXiv:1606.04797) asks for overlap.
 
 _base_ = [
     "mmseg::_base_/models/upernet_r50.py",
+    "../_base_/models/poolformer_digits.py",
     "../_base_/datasets/digits_segmentation.py",
     "../_base_/runtime.py",
 ]
@@ -20,13 +21,9 @@ losses = [
 model = dict(
     pretrained=None,
     data_preprocessor=dict(size=(128, 128)),
-    backbone=dict(
-        _delete_=True,
-        type="bestiary.PoolFormer",
-        arch=dict(depths=(2, 2, 2, 2), dims=(32, 64, 128, 256), layer_scale_init=0.1),
-    ),
+    backbone=dict(_delete_=True, **_base_.digits_backbone, init_cfg=_base_.digits_weights),
     decode_head=dict(
-        in_channels=[32, 64, 128, 256],
+        in_channels=_base_.digits_dims,
         channels=64,
         num_classes=11,
         norm_cfg=norm_cfg,
