@@ -2,12 +2,68 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .reading import SHOWN, read_checkpoint
+
+# Norms of single outputs, and whole stages, belong to a choice of out_indices, not to the pretrained network.
+OUTPUT_NORM = re.compile(r"norms\.\d+\.")
+STAGE = re.compile(r"stages\.(\d+)\.")
+
+
+@dataclass
+class LoadReport:
+    """How the keys of a file fitted a model: all empty if every one did."""
+
+    missing: list[str] = field(default_factory=list)  # in the model, not in the file
+    unexpected: list[str] = field(default_factory=list)  # in the file, not in the model
+    misshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=dict
+    )  # shape in file, in model
+
+    def __bool__(self) -> bool:
+        """Whether something did not fit."""
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+    def words(self) -> str:
+        """The counts and the first names, in one line."""
+        shapes = [
+            f"{name} {list(got)} in the file, {list(want)} in the model" for name, (got, want) in self.misshaped.items()
+        ]
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+            for kind, names in (("mis-shaped", shapes), ("missing", self.missing), ("unexpected", self.unexpected))
+            if names
+        ]
+        return "; ".join(parts)
+
+    def class_counts_differ(self) -> bool:
+        """Whether all that does not fit are shapes that differ in their first number alone, as heads' do."""
+        shapes = self.misshaped.values()
+        return bool(shapes) and not self.missing and not self.unexpected and all(a[1:] == b[1:] for a, b in shapes)
+
+
+def compare_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+    """Names and shapes of a state dict against those of `model`."""
+    own = model.state_dict()
+    return LoadReport(
+        missing=[name for name in own if name not in weights],
+        unexpected=[name for name in weights if name not in own],
+        misshaped={
+            name: (tuple(weights[name].shape), tuple(tensor.shape))
+            for name, tensor in own.items()
+            if name in weights and isinstance(tensor, Tensor) and weights[name].shape != tensor.shape
+        },
+    )
+
+
+def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the leading `module.` that DistributedDataParallel puts before every name."""
+    return {key.removeprefix("module."): value for key, value in weights.items()}
 
 
 def is_pretrained(init_cfg: object) -> bool:
@@ -15,68 +71,53 @@ def is_pretrained(init_cfg: object) -> bool:
     return isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
 
 
-def misfits(module: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Keys of `module` and `state_dict` that do not pair, by kind: missing, unexpected, mis-shaped."""
-    own = module.state_dict()
-    return {
-        "missing": [key for key in own if key not in state_dict],
-        "unexpected": [key for key in state_dict if key not in own],
-        "mis-shaped": [
-            f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-            for key, value in state_dict.items()
-            if key in own and value.shape != own[key].shape
-        ],
-    }
-
-
-def describe(found: Mapping[str, list[str]], most: int = 5) -> str:
-    """`missing 2: a, b; unexpected 1: c`, at most `most` names a kind."""
-    parts = []
-    for kind, keys in found.items():
-        if keys:
-            more = f" and {len(keys) - most} more" if len(keys) > most else ""
-            parts.append(f"{kind} {len(keys)}: {', '.join(keys[:most])}{more}")
-    return "; ".join(parts)
-
-
 def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
     """Load `init_cfg['checkpoint']` (a path, URL or scheme such as timm://) into a backbone.
 
-    A classifier's, detector's or segmentor's checkpoint serves too: its `backbone.` part is taken. Output norms that
-    the checkpoint has not (other `out_indices`) keep their initial values, and the log says so.
+    A classifier's, detector's or segmentor's checkpoint serves too: its `backbone.` part is taken, or the part that
+    `init_cfg['prefix']` names. Output norms that the checkpoint has not (other `out_indices`) keep their initial
+    values, and the log says so.
 
     Raises:
-        InputError: keys are missing, unexpected or mis-shaped and `init_cfg` does not say `strict=False`.
+        InputError: no such file or not a checkpoint; no key has the prefix; keys are missing, unexpected or mis-shaped
+            and `init_cfg` does not say `strict=False`; nothing fits at all.
     """
-    source = init_cfg["checkpoint"]
-    loaded = CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="current")
-    state_dict = loaded.get("state_dict", loaded)
-    prefix = init_cfg.get("prefix") or ("backbone" if any(k.startswith("backbone.") for k in state_dict) else "")
-    if prefix:
-        prefix = prefix.rstrip(".") + "."
-        state_dict = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-    # Norms of single outputs and whole stages belong to a choice of out_indices, not to the pretrained network.
-    optional = re.compile(r"norms\.\d+\.")
-    stages = len(getattr(backbone, "stages", ()))
-    later = re.compile(r"stages\.(\d+)\.")
-    own = backbone.state_dict()
+    source, who = init_cfg["checkpoint"], type(backbone).__name__
+    try:
+        state_dict = unwrapped(read_checkpoint(source)["state_dict"])
+    except InputError as error:
+        raise InputError(f"{who}: {error} (init_cfg.checkpoint of the backbone)") from error
+    state_dict = _under(init_cfg.get("prefix"), state_dict, source)
+    own, stages = backbone.state_dict(), len(getattr(backbone, "stages", ()))
     state_dict = {
         key: value
         for key, value in state_dict.items()
-        if key in own or not (optional.match(key) or ((at := later.match(key)) and int(at[1]) >= stages))
+        if key in own or not (OUTPUT_NORM.match(key) or ((at := STAGE.match(key)) and int(at[1]) >= stages))
     }
-    found = misfits(backbone, state_dict)
-    fresh = [key for key in found["missing"] if optional.match(key)]
-    found["missing"] = [key for key in found["missing"] if not optional.match(key)]
-    text = describe(found)
-    if text and init_cfg.get("strict", True):
+    report = compare_weights(backbone, state_dict)
+    fresh = [key for key in report.missing if OUTPUT_NORM.match(key)]
+    report.missing = [key for key in report.missing if not OUTPUT_NORM.match(key)]
+    fitting = {key: value for key, value in state_dict.items() if key in own and key not in report.misshaped}
+    if not fitting or (report and init_cfg.get("strict", True)):
+        remedy = ", or set strict=False in init_cfg to take what fits" if fitting else ""
         raise InputError(
-            f"{source}: does not fit {type(backbone).__name__} ({text}); name the arch that the weights are of, "
-            "or set strict=False in init_cfg to take what fits"
+            f"{source}: does not fit {who} {getattr(backbone, 'arch', '')}: {report.words()}. "
+            f"Name the arch that the weights are of{remedy}"
         )
-    if text:
-        print_log(f"{source}: loaded in part into {type(backbone).__name__} ({text})", "current")
+    if report:
+        print_log(f"{source}: loaded in part into {who}: {report.words()}", "current")
     if fresh:
         print_log(f"{source}: no output norms in it; {len(fresh)} keys keep their initial values", "current")
-    fitting = {key: value for key, value in state_dict.items() if key in own and value.shape == own[key].shape}
     backbone.load_state_dict(fitting, strict=False)
+
+
+def _under(prefix: str | None, state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The part of a state dict whose keys begin with `prefix`, without it; by default `backbone`, if there is one."""
+    start = f"{prefix or 'backbone'}".rstrip(".") + "."
+    part = {key.removeprefix(start): value for key, value in state_dict.items() if key.startswith(start)}
+    if prefix and not part:
+        first = sorted({key.partition(".")[0] for key in state_dict})[:SHOWN]
+        raise InputError(
+            f"{source}: no key begins with {start!r}, the prefix in init_cfg; the keys begin with {', '.join(first)}"
+        )
+    return part or state_dict

@@ -1,10 +1,10 @@
 """Loading a classifier's weights, whoever's names they bear."""
 
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..backbones.pretrained import describe, misfits
+from ..backbones.pretrained import compare_weights, unwrapped
+from ..backbones.reading import read_checkpoint
 from ..errors import InputError
 from .convert import LAYOUTS, convert_state_dict
 
@@ -16,13 +16,14 @@ def load_classifier(model: nn.Module, name: str, source: str, strict: bool = Tru
 
     Args:
         name: the backbone, as `list_backbones()` has it.
+        source: what `read_checkpoint` takes.
         strict: raise if keys are missing, unexpected or mis-shaped; otherwise load what fits and log the rest.
 
     Raises:
-        InputError: the weights are of no known layout of this backbone, or do not fit.
+        InputError: no such file or not a checkpoint; the weights are of no known layout of this backbone; they do not
+            fit.
     """
-    loaded = CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="current")
-    state_dict = loaded.get("state_dict", loaded.get("model", loaded))
+    state_dict = unwrapped(read_checkpoint(source)["state_dict"])
     refusals = []
     for layout in LAYOUTS:
         try:
@@ -35,17 +36,16 @@ def load_classifier(model: nn.Module, name: str, source: str, strict: bool = Tru
             break
     else:
         raise InputError(f"{source}: not weights of {name} in any known layout: {'; '.join(refusals)}")
-    own = model.state_dict()
-    found = misfits(model, ours)
-    other_head = [key for key in found["mis-shaped"] if key.startswith("head.fc.")]
-    if other_head:
-        print_log(f"{source}: the head is of other classes ({other_head[0]}); it keeps its initial values", "current")
-        ours = {key: value for key, value in ours.items() if not key.startswith("head.fc.")}
-        found = misfits(model, ours)
-        found["missing"] = [key for key in found["missing"] if not key.startswith("head.fc.")]
-    if text := describe(found):
-        if strict:
-            raise InputError(f"{source}: does not fit {name} ({text}); name the backbone that the weights are of")
-        print_log(f"{source}: loaded in part ({text})", "current")
-    fitting = {key: value for key, value in ours.items() if key in own and value.shape == own[key].shape}
-    model.load_state_dict(fitting, strict=False)
+    report = compare_weights(model, ours)
+    other_head = [key for key in report.misshaped if key.startswith("head.fc.")]
+    if other_head and all(report.misshaped[key][0][1:] == report.misshaped[key][1][1:] for key in other_head):
+        got, want = report.misshaped[other_head[0]]
+        print_log(f"{source}: its head has {got[0]} classes, ours {want[0]}: ours keeps its initial values", "current")
+        for key in other_head:
+            del report.misshaped[key]
+    if report and strict:
+        raise InputError(f"{source}: does not fit {name}: {report.words()}. Name the backbone that the weights are of")
+    if report:
+        print_log(f"{source}: loaded in part: {report.words()}", "current")
+    left_out = {*report.unexpected, *report.misshaped, *other_head}
+    model.load_state_dict({key: value for key, value in ours.items() if key not in left_out}, strict=False)
