@@ -1,6 +1,6 @@
 """Names and shapes of weights: ours, timm's, the authors'."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -50,7 +50,17 @@ def convert_state_dict(
         if layout != "bestiary" and layout not in KEY_MAPS.get(family.NAME, {}):
             known = ", ".join(("bestiary", *KEY_MAPS.get(family.NAME, {})))
             raise InputError(f"{name}: no key map for {layout!r}; there are {known}")
-    ours = dict(state_dict) if source == "bestiary" else _to_ours(state_dict, family, arch, source)
+    if source == target == "bestiary":
+        return dict(state_dict)
+    if source == "bestiary":
+        # A backbone by itself has no prefix.
+        ours = {
+            key if key.startswith(("backbone.", "head.")) else f"backbone.{key}": value
+            for key, value in state_dict.items()
+        }
+        _check_known(ours, own_keys(family, arch), family, arch, source)
+    else:
+        ours = _to_ours(state_dict, family, arch, source)
     return ours if target == "bestiary" else _from_ours(ours, KEY_MAPS[family.NAME][target])
 
 
@@ -67,11 +77,7 @@ def own_keys(family: type[Backbone], arch: str) -> list[str]:
 def _to_ours(state_dict: Mapping[str, Tensor], family: type[Backbone], arch: str, source: str) -> dict[str, Tensor]:
     key_map = KEY_MAPS[family.NAME][source]
     theirs = {renamed: key for key in own_keys(family, arch) if (renamed := key_map.rename(key)) is not None}
-    if unknown := [key for key in state_dict if key not in theirs]:
-        raise InputError(
-            f"{len(unknown)} of {len(state_dict)} keys are not {source} keys of {family.NAME}_{arch}: "
-            f"{', '.join(unknown[:5])}; name the backbone and the source that the weights are of"
-        )
+    _check_known(state_dict, theirs, family, arch, source)
     converted = {}
     for key, value in state_dict.items():
         ours = theirs[key]
@@ -82,8 +88,15 @@ def _to_ours(state_dict: Mapping[str, Tensor], family: type[Backbone], arch: str
 def _from_ours(state_dict: Mapping[str, Tensor], key_map: KeyMap) -> dict[str, Tensor]:
     converted = {}
     for key, value in state_dict.items():
-        # A backbone by itself has no prefix.
-        full = key if key.startswith(("backbone.", "head.")) else f"backbone.{key}"
-        if (renamed := key_map.rename(full)) is not None:
-            converted[renamed] = value[..., None, None] if key_map.pointwise(full) else value
+        if (renamed := key_map.rename(key)) is not None:
+            converted[renamed] = value[..., None, None] if key_map.pointwise(key) else value
     return converted
+
+
+def _check_known(keys: Iterable[str], known: Container[str], family: type[Backbone], arch: str, source: str) -> None:
+    keys = list(keys)
+    if unknown := [key for key in keys if key not in known]:
+        raise InputError(
+            f"{len(unknown)} of {len(keys)} keys are not {source} keys of {family.NAME}_{arch}: "
+            f"{', '.join(unknown[:5])}; name the backbone and the source that the weights are of"
+        )
