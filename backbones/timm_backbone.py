@@ -1,13 +1,16 @@
 """Any timm model with `features_only` as a backbone."""
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import timm
 from mmengine.model import BaseModule
 from timm.models import FeatureInfo
+from timm.models.hrnet import HighResolutionNetFeatures
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..registry import MODELS
 
 
@@ -24,7 +27,7 @@ class TimmBackbone(BaseModule):
         frozen_stages: -1 trains all; n freezes all that leads to the feature map of level n, stem included.
         norm_eval: keep batch norms in evaluation mode while training.
         with_cp: timm's gradient checkpointing.
-        checkpoint_path: a local file with timm's weights.
+        checkpoint_path: a local file with timm's weights of the whole model; they have to fit.
         init_cfg: must be None; timm initialises its models.
         **kwargs: for `timm.create_model` (drop_path_rate, output_stride, img_size, ...).
 
@@ -32,7 +35,8 @@ class TimmBackbone(BaseModule):
     `feature_info.channels()` and `.reduction()` tell C_i and the strides.
 
     Raises:
-        ValueError: no such model, one that gives no feature maps, levels that it has not.
+        ValueError: no such model, one that gives no feature maps, levels that it has not; a picture of other channels.
+        InputError: the weights cannot be fetched, or there is no such file.
     """
 
     def __init__(
@@ -56,24 +60,33 @@ class TimmBackbone(BaseModule):
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"TimmBackbone: timm {timm.__version__} has no model {model_name!r}{hint}")
         self.model_name = model_name
-        create = dict(features_only=True, in_chans=in_channels, pretrained=pretrained, checkpoint_path=checkpoint_path)
+        create = dict(features_only=True, in_chans=in_channels, pretrained=pretrained, **kwargs)
+        if checkpoint_path:
+            if not Path(checkpoint_path).is_file():
+                raise InputError(f"TimmBackbone: checkpoint_path {checkpoint_path}: no such file")
+            # timm's own checkpoint_path wants the keys of the pruned model, which no released file has.
+            create.update(pretrained=True, pretrained_cfg_overlay=dict(file=checkpoint_path))
+        if out_indices is not None:
+            create.update(out_indices=tuple(out_indices))
         try:
-            self.model = timm.create_model(
-                model_name, **create, **({} if out_indices is None else dict(out_indices=tuple(out_indices))), **kwargs
-            )
+            self.model = timm.create_model(model_name, **create)
             if out_indices is None and len(self.model.feature_info.info) > 4:
                 levels = len(self.model.feature_info.info)
                 # timm prunes what lies behind the last index, so the choice has to be made when the model is built.
-                self.model = timm.create_model(
-                    model_name, **create, out_indices=tuple(range(levels - 4, levels)), **kwargs
-                )
+                self.model = timm.create_model(model_name, **create, out_indices=tuple(range(levels - 4, levels)))
+        except OSError as error:  # of huggingface_hub, too
+            raise InputError(
+                f"TimmBackbone: the weights of {model_name} could not be fetched ({type(error).__name__}: {error}); "
+                "fetch them once on a machine with the network, or give checkpoint_path"
+            ) from error
         except (RuntimeError, AssertionError, AttributeError, IndexError) as error:
             raise ValueError(
-                f"TimmBackbone: {model_name} gives no feature maps with these arguments: {error}"
+                f"TimmBackbone: timm does not build {model_name} as a backbone with these arguments: {error}"
             ) from error
         self.out_indices = tuple(self.model.feature_info.out_indices)
         # Transformers with windows keep their maps channels last.
         self._channels_last = "NHWC" in str(getattr(self.model, "output_fmt", ""))
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if with_cp:
@@ -92,6 +105,8 @@ class TimmBackbone(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, H, W) -> a tuple of (B, C_i, H_i, W_i)."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"TimmBackbone: the input must be (B, {self.in_channels}, H, W), got {tuple(x.shape)}")
         maps = self.model(x)
         return tuple(x.permute(0, 3, 1, 2) for x in maps) if self._channels_last else tuple(maps)
 
@@ -113,18 +128,26 @@ class TimmBackbone(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
+        if isinstance(self.model, HighResolutionNetFeatures):
+            raise ValueError(
+                f"TimmBackbone: {self.model_name} has branches side by side, of which no level is the first to end: "
+                "frozen_stages must be -1"
+            )
         last = self.feature_info.info[self.frozen_stages]["module"]
-        frozen = []
-        # Leaves in the order of the network, up to and including the module whose output is the level's map.
-        for name, module in self.model.named_modules():
-            if name.replace("_", ".") == last.replace("_", ".") or name == last:
-                frozen += [module]
-                break
-            if not any(module.children()):
-                frozen += [module]
-        else:
+        # As they stand in the network, or flattened, or in a wrapper that keeps the whole network.
+        names = {last, last.replace(".", "_"), last.replace(".", "_", 1), f"model.{last}"}
+        modules = dict(self.model.named_modules())
+        end = next((name for name in modules if name in names), None)
+        if end is None:
             raise ValueError(f"TimmBackbone: {self.model_name} does not show where level {self.frozen_stages} ends")
-        for module in frozen:
-            module.eval()
-            for parameter in module.parameters():
+        # Modules stand in the order of the network. Those around the level's end go on after it: of them, only what
+        # they hold themselves (a transformer's position embedding) lies before.
+        for name, module in modules.items():
+            around = not name or end.startswith(f"{name}.")
+            if not around:
+                module.eval()
+            for parameter in module.parameters(recurse=False):
                 parameter.requires_grad = False
+            if name == end:
+                module.requires_grad_(False).eval()
+                break

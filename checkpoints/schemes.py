@@ -4,6 +4,7 @@ import timm
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from ..backbones.names import resolve_name
 from ..errors import InputError
 from .convert import convert_state_dict
 
@@ -13,11 +14,15 @@ def load_timm(filename: str, map_location: str | None = None) -> dict[str, Tenso
     """Weights that timm has released, under our names: keys backbone.*, head.*.
 
     Raises:
-        InputError: timm has no such model, or its weights cannot be fetched.
+        InputError: timm has no such model, this zoo does not have it, or its weights cannot be fetched.
     """
     name = filename.removeprefix("timm://")
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(f"{filename}: timm {timm.__version__} has no such model")
+    try:
+        resolve_name(name.partition(".")[0])
+    except ValueError as error:
+        raise InputError(f"{filename}: {error}; TimmBackbone has timm's other models, with pretrained=True") from error
     try:
         model = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:  # huggingface_hub raises both, offline and for names that it does not know
