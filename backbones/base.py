@@ -1,7 +1,7 @@
 """What every backbone owes: OpenMMLab's arguments, one table of sizes a family, a tuple of feature maps."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -166,11 +166,13 @@ class Backbone(BaseModule):
         values = {**cls.DEFAULTS, **given, **changes}
         if absent := [key for key in next(iter(cls.ARCHS.values())) if key not in values]:
             raise ValueError(f"{cls.__name__}: the arch {dict(arch)} lacks {', '.join(absent)}")
-        for key in ("depths", "dims"):
-            if len(values[key]) != len(cls.STRIDES):
-                raise ValueError(
-                    f"{cls.__name__}: {key} {values[key]} must have {len(cls.STRIDES)} entries, one a stage"
-                )
+        table = {**cls.DEFAULTS, **next(iter(cls.ARCHS.values()))}
+        for key, value in values.items():
+            a_stage = isinstance(table.get(key), tuple) and len(table[key]) == len(cls.STRIDES)
+            if a_stage and (
+                isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(cls.STRIDES)
+            ):
+                raise ValueError(f"{cls.__name__}: {key} {value!r} must have {len(cls.STRIDES)} entries, one a stage")
         return Arch(name, values)
 
     def _resolve_out_indices(self, out_indices: tuple[int, ...]) -> tuple[int, ...]:

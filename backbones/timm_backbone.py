@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
@@ -79,9 +80,12 @@ class TimmBackbone(BaseModule):
                 f"TimmBackbone: the weights of {model_name} could not be fetched ({type(error).__name__}: {error}); "
                 "fetch them once on a machine with the network, or give checkpoint_path"
             ) from error
-        except (RuntimeError, AssertionError, AttributeError, IndexError) as error:
+        # The last three also where timm renames the keys of a file that is of another model, or no checkpoint.
+        except (RuntimeError, AssertionError, IndexError, AttributeError, KeyError, UnpicklingError) as error:
+            source = f" and the weights of {checkpoint_path}" if checkpoint_path else ""
             raise ValueError(
-                f"TimmBackbone: timm does not build {model_name} as a backbone with these arguments: {error}"
+                f"TimmBackbone: timm does not build {model_name} as a backbone with these arguments{source}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         self.out_indices = tuple(self.model.feature_info.out_indices)
         # Transformers with windows keep their maps channels last.

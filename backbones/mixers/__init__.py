@@ -1,5 +1,6 @@
 """Token mixers: each takes and returns (B, H, W, C), any H and W, and is built as `Mixer(dim, **arguments)`."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,11 @@ __all__ = ["Identity", "Pooling", "build_mixer"]
 def build_mixer(cfg: str | Mapping[str, Any], dim: int) -> nn.Module:
     """A mixer of `dim` channels from its registered name, or from a dict of `type` and arguments."""
     cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
-    kind = cfg.pop("type")
+    if (kind := cfg.pop("type", None)) is None:
+        raise ValueError(f"a token mixer is a registered name or a dict with its type, got {cfg}")
     mixer = MIXERS.get(kind) if isinstance(kind, str) else kind
     if mixer is None:
-        raise ValueError(f"no token mixer {kind!r}; there are {', '.join(sorted(MIXERS.module_dict))}")
+        near = difflib.get_close_matches(kind, MIXERS.module_dict, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"no token mixer {kind!r}; there are {', '.join(sorted(MIXERS.module_dict))}{hint}")
     return mixer(dim, **cfg)  # not MIXERS.build, which searches a detector's scope first and warns

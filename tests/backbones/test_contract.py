@@ -1,0 +1,206 @@
+"""What every backbone owes, over all families and all names."""
+
+import math
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from bestiary.backbones import Backbone, build_backbone, list_backbones
+from bestiary.backbones.names import FAMILIES
+
+TINY = {  # a small arch of each family; scales of 1, so that every branch shows in the output
+    "poolformer": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), layer_scale_init=1.0),
+}
+by_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
+
+
+def tiny(family, seed=0, **kwargs) -> Backbone:
+    torch.manual_seed(seed)
+    return family(TINY[family.NAME], **kwargs)
+
+
+def picture(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ceil_sizes(family, height, width):
+    return [(math.ceil(height / stride), math.ceil(width / stride)) for stride in family.STRIDES]
+
+
+def loss(maps):
+    """A sum with random weights: a plain one has no gradient through a norm."""
+    return sum((x * picture(*x.shape, seed=index)).sum() for index, x in enumerate(maps))
+
+
+def test_every_family_is_tried_here():
+    assert {family.NAME for family in FAMILIES} == set(TINY)
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_name_gives_the_maps_that_it_promises(name):
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        maps = backbone(torch.empty(2, 3, 75, 133))
+    sizes = ceil_sizes(type(backbone), 75, 133)
+    channels = backbone.feature_info.channels()
+    assert [tuple(x.shape) for x in maps] == [(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
+    assert backbone.feature_info.reduction() == list(backbone.STRIDES)
+
+
+@by_family
+@pytest.mark.parametrize("size", [(32, 32), (33, 61), (65, 47), (127, 34)])
+def test_odd_sizes_are_rounded_up(family, size):
+    maps = tiny(family)(picture(2, 3, *size))
+    assert isinstance(maps, tuple)
+    assert [tuple(x.shape[2:]) for x in maps] == ceil_sizes(family, *size)
+    assert all(torch.isfinite(x).all() for x in maps)
+
+
+@by_family
+@pytest.mark.parametrize("out_indices", [(0,), (2,), (3,), (-1,), (1, 3), (0, -2), (-3, -1)])
+def test_out_indices(family, out_indices):
+    stages = len(family.STRIDES)
+    chosen = [index % stages for index in out_indices]
+    full, part = tiny(family).eval(), tiny(family, seed=5, out_indices=out_indices).eval()
+    part.load_state_dict(full.state_dict(), strict=False)
+    x = picture(2, 3, 45, 71)
+    maps, expected = part(x), full(x)
+    assert len(maps) == len(chosen)
+    for at, index in enumerate(chosen):
+        torch.testing.assert_close(maps[at], expected[index])
+        assert maps[at].shape[1] == part.feature_info.channels()[at]
+        assert family.STRIDES[index] == part.feature_info.reduction()[at]
+    assert len(part.stages) == max(chosen) + 1  # no dead weight behind the last map
+
+
+@by_family
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1,), (3,)])
+def test_every_parameter_has_a_gradient(family, out_indices):
+    backbone = tiny(family, out_indices=out_indices).train()
+    loss(backbone(picture(2, 3, 45, 71))).backward()
+    without = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+@by_family
+def test_other_input_channels(family):
+    backbone = tiny(family, in_channels=5)
+    assert backbone(picture(1, 5, 40, 40))[-1].shape == (1, backbone.feature_info.channels()[-1], 2, 2)
+    with pytest.raises(
+        ValueError, match=rf"{family.__name__}: the input must be \(B, 5, H, W\) .* got \(1, 3, 40, 40\)"
+    ):
+        backbone(picture(1, 3, 40, 40))
+
+
+@by_family
+def test_one_picture_and_none(family):
+    backbone = tiny(family).eval()
+    x = picture(3, 3, 45, 71)
+    for alone, together in zip(backbone(x[1:2]), backbone(x), strict=True):
+        torch.testing.assert_close(alone, together[1:2])
+    for empty, one in zip(backbone(x[:0]), backbone(x[:1]), strict=True):
+        assert empty.shape == (0, *one.shape[1:])
+
+
+@by_family
+@pytest.mark.parametrize("size", [(31, 64), (64, 31)])
+def test_a_picture_too_small(family, size):
+    with pytest.raises(ValueError, match=rf"H and W of at least 32, got \(2, 3, {size[0]}, {size[1]}\)"):
+        tiny(family)(picture(2, 3, *size))
+    assert len(tiny(family, out_indices=(0,))(picture(2, 3, *size))) == 1  # the first stage's stride is enough here
+
+
+@by_family
+@pytest.mark.parametrize("frozen", [-1, 0, 1, 3, 4])
+def test_frozen_stages(family, frozen):
+    backbone = tiny(family, frozen_stages=frozen, drop_path_rate=0.5)
+    for backbone_now in (backbone, backbone.eval().train()):
+        parts = dict(stem=backbone_now.stem, **{f"stage {i + 1}": s for i, s in enumerate(backbone_now.stages)})
+        for index, (name, part) in enumerate(parts.items()):
+            still = index <= frozen
+            assert all(p.requires_grad is not still for p in part.parameters()), name
+            assert all(module.training is not still for module in part.modules()), name
+    maps = backbone(picture(2, 3, 45, 71))
+    loss([x for x in maps if x.requires_grad]).backward()
+    assert all((p.grad is None) is not p.requires_grad for p in backbone.parameters())
+
+
+@by_family
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_norm_eval(family, norm_eval):
+    backbone = tiny(family, norm_eval=norm_eval)
+    backbone.stages[0].extra = nn.Sequential(nn.BatchNorm2d(3), nn.SyncBatchNorm(3), nn.Dropout())  # if it has none
+    backbone.train()
+    norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) >= 2 and all(norm.training is not norm_eval for norm in norms)
+    assert backbone.training and backbone.stages[0].extra[2].training
+    assert not any(module.training for module in backbone.eval().modules())
+
+
+@by_family
+def test_recomputed_activations_change_nothing(family):
+    results = []
+    for with_cp in (False, True):
+        backbone = tiny(family, with_cp=with_cp, drop_path_rate=0.3).train()
+        calls = []
+        backbone.stages[1].blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(3)  # of drop path
+        maps = backbone(picture(3, 3, 45, 71))
+        loss(maps).backward()
+        assert len(calls) == 1 + with_cp  # run again in the backward pass
+        results.append((maps, [p.grad for p in backbone.parameters()]))
+    (maps, grads), (cp_maps, cp_grads) = results
+    for one, other in zip((*maps, *grads), (*cp_maps, *cp_grads), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@by_family
+def test_drop_path_grows_linearly(family):
+    backbone = tiny(family, drop_path_rate=0.4)
+    blocks = [block for stage in backbone.stages for block in stage.blocks]
+    assert len(blocks) == 5
+    for index, block in enumerate(blocks):
+        rates = [module.drop_prob for module in block.modules() if isinstance(module, DropPath)]
+        assert rates and rates == pytest.approx([0.4 * index / 4] * len(rates))
+    x = picture(4, 3, 40, 40)
+    assert not torch.equal(backbone.train()(x)[-1], backbone(x)[-1])
+    assert torch.equal(backbone.eval()(x)[-1], backbone(x)[-1])
+
+
+@by_family
+def test_messages(family):
+    name = next(iter(family.ARCHS))
+    near, who = f"{name}x", family.__name__
+    for arguments, message in (
+        (dict(arch=near), rf"{who}: no arch '{near}'; there are .*did you mean '{name}'.*or give a dict of depths"),
+        (dict(arch=name, drop_path_rat=0.1), f"{who}: no argument 'drop_path_rat'; an arch has .*depths"),
+        (dict(arch=name, dimz=(1, 2, 3, 4)), r"no argument 'dimz'.*did you mean 'dims'\?"),
+        (dict(arch=dict(depths=(1, 1, 1, 1))), "lacks dims"),
+        (dict(arch=name, depths=(1, 1, 1)), r"depths \(1, 1, 1\) must have 4 entries, one a stage"),
+        (dict(arch=name, depths=3), "depths 3 must have 4 entries, one a stage"),
+        (dict(arch=name, drop_path_rate=1.0), "drop_path_rate 1.0 is not in 0..1"),
+        (dict(arch=name, drop_path_rate=-0.1), "drop_path_rate -0.1 is not in 0..1"),
+        (dict(arch=name, frozen_stages=5), "frozen_stages 5 is not in -1..4"),
+        (dict(arch=name, frozen_stages=-2), "frozen_stages -2 is not in -1..4"),
+        (dict(arch=name, out_indices=(0, 4)), r"out_indices \(0, 4\) must be ascending stages of 0..3"),
+        (dict(arch=name, out_indices=(-5,)), "must be ascending stages"),
+        (dict(arch=name, out_indices=(2, 1)), "must be ascending stages"),
+        (dict(arch=name, out_indices=(3, -1)), "must be ascending stages"),
+        (dict(arch=name, out_indices=()), "must be ascending stages"),
+    ):
+        with torch.device("meta"), pytest.raises(ValueError, match=message):
+            family(**arguments)
+
+
+def test_names():
+    assert list_backbones() == sorted(set(list_backbones())) and len(list_backbones()) >= 5
+    assert list_backbones("pool*") == [f"poolformer_{size}" for size in ("m36", "m48", "s12", "s24", "s36")]
+    assert list_backbones("nothing*") == []
+    with pytest.raises(ValueError, match="no backbone 'poolformer_s13'; did you mean .*poolformer_s12"):
+        build_backbone("poolformer_s13")
+    with pytest.raises(ValueError, match="no backbone 's12'"):
+        build_backbone("s12")
+    with torch.device("meta"):
+        assert build_backbone("poolformer_s12", out_indices=(-1,), in_channels=4).in_channels == 4

@@ -1,0 +1,228 @@
+"""PoolFormer against its definition, its published sizes and timm's."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from bestiary.backbones import PoolFormer
+from bestiary.backbones.metaformer import MetaFormerBlock
+from bestiary.backbones.mixers import Identity, Pooling, build_mixer
+from bestiary.checkpoints import convert_state_dict
+from bestiary.heads import LinearHead, build_classifier
+from bestiary.registry import MIXERS
+
+# Parameters of the backbone without output norms, and of the classifier of 1,000 classes: timm's, counted.
+COUNTS = {
+    "s12": (11_401_152, 11_915_176),
+    "s24": (20_874_944, 21_388_968),
+    "s36": (30_348_736, 30_862_760),
+    "m36": (55_401_984, 56_172_520),
+    "m48": (72_702_912, 73_473_448),
+}
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("arch", PoolFormer.ARCHS)
+def test_parameter_counts(arch):
+    with torch.device("meta"):
+        bare, normed = PoolFormer(arch, out_norm=False), PoolFormer(arch)
+        classifier = build_classifier(f"poolformer_{arch}")
+    assert (count(bare), count(classifier)) == COUNTS[arch]
+    assert count(normed) == count(bare) + 2 * sum(normed.arch.dims)
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    backbone = PoolFormer(dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128), layer_scale_init=1e-6))
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            assert 0.018 < module.weight.std() < 0.022 and not module.bias.any()
+    scales = [p for name, p in backbone.named_parameters() if name.endswith(".scale")]
+    assert len(scales) == 8 and all((scale == 1e-6).all() for scale in scales)
+    with torch.device("meta"):
+        inits = {arch: PoolFormer(arch).arch.layer_scale_init for arch in PoolFormer.ARCHS}
+    assert inits == dict(s12=1e-5, s24=1e-5, s36=1e-6, m36=1e-6, m48=1e-6)
+
+
+def pooling_by_loops(x, size):
+    """Mean of the real neighbours less the token; x (B, H, W, C)."""
+    batch, height, width, _ = x.shape
+    out, reach = torch.empty_like(x), size // 2
+    for b in range(batch):
+        for i in range(height):
+            for j in range(width):
+                rows = range(max(i - reach, 0), min(i + reach + 1, height))
+                columns = range(max(j - reach, 0), min(j + reach + 1, width))
+                near = [x[b, r, c] for r in rows for c in columns]
+                out[b, i, j] = sum(near) / len(near) - x[b, i, j]
+    return out
+
+
+def norm_by_definition(x, norm, eps):
+    """One mean and variance a picture; scale and shift a channel."""
+    pictures = []
+    for picture in x:
+        mean = picture.sum() / picture.numel()
+        variance = ((picture - mean) ** 2).sum() / picture.numel()
+        pictures.append((picture - mean) / (variance + eps).sqrt() * norm.weight + norm.bias)
+    return torch.stack(pictures)
+
+
+def mlp_by_definition(x, mlp):
+    hidden = x @ mlp.fc1.weight.T + mlp.fc1.bias
+    hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))  # the exact GELU
+    return hidden @ mlp.fc2.weight.T + mlp.fc2.bias
+
+
+def randomised(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * 0.5)
+    return module
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 1, 4, 2), (1, 2, 1, 5)])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_pooling_is_its_definition(shape, size):
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(Pooling(shape[-1], size)(x), pooling_by_loops(x, size))
+
+
+def test_pooling_takes_odd_windows():
+    with pytest.raises(ValueError, match="Pooling: pool_size 4 must be odd"):
+        Pooling(8, pool_size=4)
+
+
+def test_block_is_its_definition():
+    dim = 6
+    block = randomised(MetaFormerBlock(dim, Pooling(dim), 2.5, 0.5, drop_path=0.0).double())
+    assert block.mlp.fc1.weight.shape == (15, dim)
+    x = torch.randn(2, 5, 3, dim, dtype=torch.float64) * 2 + 1
+    expected = x + block.layer_scale1.scale * pooling_by_loops(norm_by_definition(x, block.norm1, 1e-5), 3)
+    expected = expected + block.layer_scale2.scale * mlp_by_definition(
+        norm_by_definition(expected, block.norm2, 1e-5), block.mlp
+    )
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def s12():
+    """timm's poolformer_s12 in float64 with layer scales of 0.5 to 1.5 (1e-5 would hide the blocks) and other norms."""
+    torch.manual_seed(0)
+    model = timm.create_model("poolformer_s12").double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_scale" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif "norm" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def ours(s12, head_eps=1e-6, norm_first=False, **kwargs):
+    model = build_classifier("poolformer_s12", **kwargs).double().eval()
+    model.head = LinearHead(512, 1000, norm="GroupNorm1", norm_first=norm_first, norm_eps=head_eps).double()
+    weights = convert_state_dict(s12.state_dict(), "poolformer_s12", "timm", "bestiary")
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not missing and not unexpected
+    return model
+
+
+@pytest.mark.parametrize(("size", "pad_input"), [((83, 117), False), ((64, 96), True)])
+def test_features_are_timms(s12, size, pad_input):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        _, theirs = s12.forward_intermediates(x)
+        maps = ours(s12, out_indices=(0, 1, 2, 3), pad_input=pad_input).backbone(x)
+    for stage, (one, other) in enumerate(zip(maps, theirs, strict=True)):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=lambda m, stage=stage: f"stage {stage}: {m}")
+
+
+def test_padding_changes_odd_sizes_alone(s12):
+    padded, plain = (ours(s12, pad_input=pad).backbone for pad in (True, False))
+    with torch.no_grad():
+        odd, even = torch.randn(1, 3, 61, 66).double(), torch.randn(1, 3, 64, 68).double()
+        assert padded(odd)[0].shape[2:] == (2, 3) == plain(even)[0].shape[2:]
+        assert torch.equal(padded(even)[0], plain(even)[0])
+        by_hand = nn.functional.pad(odd, (0, 2, 0, 3))
+        torch.testing.assert_close(padded(odd)[0], plain(by_hand)[0])
+
+
+def test_logits_are_timms_in_timms_order(s12):
+    x = torch.randn(2, 3, 70, 59, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = s12(x)
+        torch.testing.assert_close(ours(s12, pad_input=False)(x), theirs, rtol=1e-9, atol=1e-9)
+        official = ours(s12, pad_input=False, head_eps=1e-5, norm_first=True)(x)
+    assert (official - theirs).abs().max() > 0.1  # the authors' order is another function
+
+
+def test_official_order_is_norm_then_mean():
+    head = randomised(LinearHead(5, 3, **PoolFormer.HEAD).double())
+    x = torch.randn(2, 5, 4, 3, dtype=torch.float64) + 0.7
+    normed = norm_by_definition(x.permute(0, 2, 3, 1), head.norm, 1e-5)
+    expected = normed.sum(dim=(1, 2)) / 12 @ head.fc.weight.T + head.fc.bias
+    torch.testing.assert_close(head((x,)), expected)
+
+
+def test_out_norm_is_one_norm_of_all_pixels():
+    torch.manual_seed(0)
+    arch = dict(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), layer_scale_init=1.0)
+    with_norm = randomised(PoolFormer(arch, out_indices=(1, 3)).double())
+    without = PoolFormer(arch, out_indices=(1, 3), out_norm=False).double()
+    without.load_state_dict({k: v for k, v in with_norm.state_dict().items() if not k.startswith("norms.")})
+    x = torch.randn(2, 3, 37, 41, dtype=torch.float64)
+    for stage, one, other in zip("13", with_norm(x), without(x), strict=True):
+        expected = norm_by_definition(other.permute(0, 2, 3, 1), with_norm.norms[stage], 1e-5)
+        torch.testing.assert_close(one, expected.permute(0, 3, 1, 2))
+
+
+class Affine(nn.Module):
+    def __init__(self, dim, shift=0.0):
+        super().__init__()
+        self.weight, self.shift = nn.Parameter(torch.ones(dim)), shift
+
+    def forward(self, x):
+        return x * self.weight + self.shift
+
+
+def test_token_mixers_by_config():
+    arch = dict(depths=(1, 1, 1, 2), dims=(4, 6, 8, 10), layer_scale_init=1.0)
+    mixers = ["Identity", dict(type="Pooling", pool_size=5), dict(type=Affine, shift=2.0), "bestiary.Pooling"]
+    backbone = PoolFormer(arch, token_mixers=mixers)
+    built = [stage.blocks[-1].token_mixer for stage in backbone.stages]
+    assert [type(mixer) for mixer in built] == [Identity, Pooling, Affine, Pooling]
+    assert built[1].pool_size == 5 and built[2].shift == 2.0 and built[2].weight.shape == (8,)
+    other = PoolFormer(arch)
+    other.load_state_dict(backbone.state_dict(), strict=False)
+    x = torch.randn(1, 3, 64, 64)
+    assert not torch.allclose(backbone(x)[0], other(x)[0])
+    assert torch.equal(Identity(3)(x), x)
+
+
+def test_unknown_token_mixers():
+    for cfg, message in (
+        ("Poolin", r"no token mixer 'Poolin'; there are .*Identity, .*Pooling.*did you mean 'Pooling'\?"),
+        (dict(type="xyz"), "no token mixer 'xyz'"),
+        (dict(pool_size=3), "a registered name or a dict with its type, got {'pool_size': 3}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_mixer(cfg, 8)
+    for mixers in (["Pooling"] * 3, "Pooling"):
+        with pytest.raises(ValueError, match="PoolFormer: token_mixers .* must have 4 entries, one a stage"):
+            PoolFormer("s12", token_mixers=mixers)
+
+
+@pytest.mark.parametrize("name", ["Identity", "Pooling"])
+def test_mixers_keep_shape_and_take_any_size(name):
+    assert name in MIXERS.module_dict
+    for shape in ((2, 5, 7, 6), (1, 2, 3, 6), (0, 4, 4, 6)):
+        x = torch.randn(shape)
+        assert build_mixer(name, 6)(x).shape == shape
