@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import timm
+import torch
 from mmengine.model import BaseModule
 from timm.models import FeatureInfo
 from timm.models.hrnet import HighResolutionNetFeatures
@@ -74,19 +75,30 @@ class TimmBackbone(BaseModule):
             if out_indices is None and len(self.model.feature_info.info) > 4:
                 levels = len(self.model.feature_info.info)
                 # timm prunes what lies behind the last index, so the choice has to be made when the model is built.
-                self.model = timm.create_model(model_name, **create, out_indices=tuple(range(levels - 4, levels)))
+                create.update(out_indices=tuple(range(levels - 4, levels)))
+                self.model = timm.create_model(model_name, **create)
+            # timm loads into transformers whatever fits, and only logs the rest. What was not loaded is random, and so
+            # comes out differently when the model is built again.
+            again = timm.create_model(model_name, **create) if checkpoint_path else None
         except OSError as error:  # of huggingface_hub, too
             raise InputError(
                 f"TimmBackbone: the weights of {model_name} could not be fetched ({type(error).__name__}: {error}); "
                 "fetch them once on a machine with the network, or give checkpoint_path"
             ) from error
-        # The last three also where timm renames the keys of a file that is of another model, or no checkpoint.
+        # The last three where timm renames the keys of a file that is of another model, or no checkpoint.
         except (RuntimeError, AssertionError, IndexError, AttributeError, KeyError, UnpicklingError) as error:
             source = f" and the weights of {checkpoint_path}" if checkpoint_path else ""
             raise ValueError(
                 f"TimmBackbone: timm does not build {model_name} as a backbone with these arguments{source}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        if again is not None:
+            pairs = zip(self.model.named_parameters(), again.parameters(), strict=True)
+            if random := [name for (name, one), other in pairs if not torch.equal(one, other)]:
+                raise InputError(
+                    f"TimmBackbone: {checkpoint_path}: not weights of {model_name} (it leaves {len(random)} parameters "
+                    f"as they were built: {', '.join(random[:4])})"
+                )
         self.out_indices = tuple(self.model.feature_info.out_indices)
         # Transformers with windows keep their maps channels last.
         self._channels_last = "NHWC" in str(getattr(self.model, "output_fmt", ""))

@@ -150,9 +150,24 @@ def test_checkpoint_path(tmp_path):
     with pytest.raises(InputError, match="checkpoint_path .*none.pth: no such file"):
         TimmBackbone("test_resnet", checkpoint_path=str(tmp_path / "none.pth"))
     (tmp_path / "text.pth").write_text("hello")
-    for name, file in (("test_convnext", "w.pth"), ("test_vit", "w.pth"), ("test_resnet", "text.pth")):
+    for name, file in (("test_convnext", "w.pth"), ("test_resnet", "text.pth"), ("resnet18", "w.pth")):
         with pytest.raises(ValueError, match=f"timm does not build {name} as a backbone .* weights of .*{file}: "):
             TimmBackbone(name, checkpoint_path=str(tmp_path / file))
+    with pytest.raises(
+        InputError, match=r"w.pth: not weights of test_vit \(it leaves \d+ parameters as .* model.cls_token"
+    ):
+        TimmBackbone("test_vit", checkpoint_path=str(path))
+    vit = timm.create_model("test_vit")
+    torch.save(vit.state_dict(), path)
+    backbone = TimmBackbone("test_vit", checkpoint_path=str(path), out_indices=(-1,))
+    own = backbone.model.model.state_dict()
+    assert own and all(torch.equal(vit.state_dict()[key], value) for key, value in own.items())
+
+
+def test_on_the_meta_device():
+    with torch.device("meta"):
+        maps = TimmBackbone("test_resnet")(torch.empty(2, 3, 65, 64))
+    assert [x.shape[2] for x in maps] == [17, 9, 5, 3]
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch):

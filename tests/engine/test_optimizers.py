@@ -1,0 +1,70 @@
+"""timm's optimizers by config."""
+
+import pytest
+import timm.optim
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from bestiary.engine.optimizers import TimmOptimizer
+from bestiary.errors import InputError
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "adamp", "nadamw"])
+def test_a_step_is_timms(name):
+    ours, theirs = net(), net()
+    config = dict(optimizer=dict(type="bestiary.TimmOptimizer", name=name, lr=0.01, weight_decay=0.1))
+    wrapper = build_optim_wrapper(ours, config)
+    optimizer = timm.optim.get_optimizer_class(name, bind_defaults=True)(theirs.parameters(), lr=0.01, weight_decay=0.1)
+    before = [p.clone() for p in ours.parameters()]
+    x = torch.randn(5, 3)
+    for _ in range(2):
+        wrapper.update_params(ours(x).square().sum())
+        optimizer.zero_grad()
+        theirs(x).square().sum().backward()
+        optimizer.step()
+    for one, other, old in zip(ours.parameters(), theirs.parameters(), before, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not torch.equal(one, old)
+
+
+def test_paramwise_cfg():
+    model = net()
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type="bestiary.TimmOptimizer", name="lamb", lr=0.01, weight_decay=0.1),
+            paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={"3": dict(lr_mult=0.5)}),
+            clip_grad=dict(max_norm=1.0),
+        ),
+    )
+    assert type(wrapper.optimizer) is timm.optim.Lamb
+    groups = {id(p): group for group in wrapper.optimizer.param_groups for p in group["params"]}
+    found = {name: (groups[id(p)]["lr"], groups[id(p)]["weight_decay"]) for name, p in model.named_parameters()}
+    assert found == {
+        "0.weight": (0.01, 0.1),
+        "0.bias": (0.01, 0.0),
+        "1.weight": (0.01, 0.0),
+        "1.bias": (0.01, 0.0),
+        "3.weight": (0.005, 0.1),
+        "3.bias": (0.005, 0.1),  # mmengine: custom_keys come before the rules for norms and biases
+    }
+    before = model[0].weight.clone()
+    wrapper.update_params(model(torch.randn(5, 3)).square().sum())
+    assert not torch.equal(before, model[0].weight)
+
+
+def test_defaults_that_a_name_binds():
+    weight = nn.Parameter(torch.randn(3))
+    assert TimmOptimizer([weight], "sgd", lr=0.1, momentum=0.9).param_groups[0]["nesterov"] is True
+    assert TimmOptimizer([weight], "momentum", lr=0.1, momentum=0.9).param_groups[0]["nesterov"] is False
+
+
+def test_unknown_names():
+    with pytest.raises(InputError, match="TimmOptimizer: timm .* has no optimizer 'lamm'; .*lamb"):
+        TimmOptimizer([nn.Parameter(torch.randn(3))], "lamm", lr=0.1)
