@@ -106,7 +106,12 @@ class TimmBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if with_cp:
-            self.model.set_grad_checkpointing(True)
+            try:
+                self.model.set_grad_checkpointing(True)
+            except (AssertionError, AttributeError) as error:
+                raise ValueError(
+                    f"TimmBackbone: timm has no gradient checkpointing for {model_name}: with_cp must be False"
+                ) from error
         levels = len(self.feature_info.info)
         if not -1 <= frozen_stages < levels:
             raise ValueError(

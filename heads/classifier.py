@@ -70,8 +70,9 @@ class ImageClassifier(BaseModel):
         """Losses of a batch; mixup and cutmix, if any, are applied to it first."""
         target = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
         # F.cross_entropy would fail with an index error deep in a kernel, on a GPU without naming the picture.
-        if target.numel() and int(target.max()) >= self.head.num_classes:
-            worst = int(target.argmax())
+        wrong = (target < 0) | (target >= self.head.num_classes)
+        if wrong.any():
+            worst = int(wrong.int().argmax())
             raise InputError(
                 f"{data_samples[worst].get('img_path')}: its class is number {int(target[worst])}, but the head has "
                 f"{self.head.num_classes} classes (counted from 0): set model.head.num_classes"

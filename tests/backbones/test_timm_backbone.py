@@ -133,6 +133,7 @@ def test_messages():
         (dict(model_name="test_resnet", frozen_stages=5), "frozen_stages 5 is not in -1..4, test_resnet's levels"),
         (dict(model_name="test_resnet", frozen_stages=-2), "frozen_stages -2 is not in -1..4"),
         (dict(model_name="hrnet_w18_small", frozen_stages=1), "branches side by side"),
+        (dict(model_name="hrnet_w18_small", with_cp=True), "no gradient checkpointing for hrnet_w18_small: with_cp"),
         (dict(model_name="test_resnet", init_cfg=dict(type="Pretrained")), "use pretrained=True or checkpoint_path"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -113,7 +113,7 @@ def test_mixup_of_any_batch(size, smoothing, mode):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("bad", [5, 9])
+@pytest.mark.parametrize("bad", [5, 9, -1, -100])
 def test_a_label_that_the_head_has_not(training, bad):
     model = classifier(mixup=dict(mixup_alpha=0.8)).train(training)
     inputs, samples, _ = batch(3)
