@@ -10,6 +10,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "test": "evaluate a checkpoint on the config's test data",
     "infer": "run a checkpoint on pictures: drawn pictures and a JSON of predictions",
     "data": "make the bundled data set, or check one of yours",
+    "quickstart": "train and evaluate a detector, a segmentor and a classifier on the bundled data",
     "list": "names of the backbones, all or those that fit a pattern",
 }
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def usage() -> str:
     """The commands, one a line."""
-    lines = [f"  {name:6s} {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:10s} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         ["usage: bestiary COMMAND ...", "", *lines, "", "`bestiary COMMAND --help` tells what a command takes."]
     )

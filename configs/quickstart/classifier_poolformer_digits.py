@@ -9,6 +9,7 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 default_scope = "bestiary"
+work_dir = "work_dirs/quickstart/classifier"
 
 model = dict(
     type="ImageClassifier",
@@ -16,8 +17,8 @@ model = dict(
     head=dict(type="LinearHead", in_channels=192, num_classes=10, label_smoothing=0.1),
 )
 
-max_epochs = 16
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=4)
+max_epochs = 7
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 # AdaMuon (arXiv:2507.11005): after 150 steps this network has 69 % of the held-out digits, under AdamW 16 %.

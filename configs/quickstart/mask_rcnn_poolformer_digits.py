@@ -10,6 +10,7 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 default_scope = "mmdet"
+work_dir = "work_dirs/quickstart/detector"
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
 model = dict(
@@ -34,8 +35,8 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=64), rcnn=dict(max_per_img=20)),
 )
 
-max_epochs = 12
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=3)
+max_epochs = 7
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(

@@ -11,6 +11,7 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 default_scope = "mmseg"
+work_dir = "work_dirs/quickstart/segmentor"
 visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
 norm_cfg = dict(type="BN", requires_grad=True)
@@ -37,8 +38,8 @@ model = dict(
     ),
 )
 
-max_iters = 1000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
+max_iters = 300
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters))

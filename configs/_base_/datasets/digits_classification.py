@@ -11,10 +11,10 @@ train_pipeline = [
         transforms=[
             dict(
                 type="RandomAffine",
-                degrees=10,
-                translate=[0.08, 0.08],
-                scale=[0.85, 1.15],
-                shear=8,
+                degrees=5,
+                translate=[0.06, 0.06],
+                scale=[0.9, 1.1],
+                shear=5,
                 interpolation="bilinear",
             )
         ],

@@ -1,0 +1,96 @@
+"""The README's commands, run in its order on small data; its Python, run as it stands."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from bestiary.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLASSIFIER = "quickstart/classifier_poolformer_digits"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+# What keeps a command small: data of a few pictures, one epoch.
+SMALL = {
+    "data": ["--train", "2", "--val", "2", "--copies", "1"],
+    "train": [
+        "--cfg-options",
+        "train_cfg.max_epochs=1",
+        "train_cfg.val_interval=1",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=False",
+        "val_dataloader.num_workers=0",
+        "val_dataloader.persistent_workers=False",
+    ],
+}
+
+
+def test_the_commands_of_a_first_hour(tmp_path):
+    places = {
+        "CONFIG": CLASSIFIER,
+        "CHECKPOINT": "work_dirs/quickstart/classifier/epoch_1.pth",
+        "PICTURES": "data/digits/imagenet/val/3",
+        "FOLDER": "predicted",
+    }
+    ran = []
+    for command in commands():
+        if command[0] != "bestiary":
+            continue
+        name, rest = command[1], [places.get(word, word) for word in command[2:]]
+        words = [sys.executable, "-m", "bestiary.tools.cli", name, *rest, *SMALL.get(name, [])]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+        ran.append(name)
+    assert ran == ["list", "data", "train", "test", "infer"]
+    assert (tmp_path / "predicted/sheet.png").is_file() and (tmp_path / "predicted/predictions.json").is_file()
+
+
+def test_the_other_commands_name_what_is_there():
+    others = [command for command in commands() if command[0] != "bestiary"]
+    assert [command[0] for command in others] == ["tools/quickstart.sh", "tools/run_tests.sh", "pip", "torchrun"]
+    for command in others:
+        for word in command:
+            if word.endswith((".sh", ".py", ".txt")):
+                assert (ROOT / word).is_file(), word
+
+
+def test_the_python_runs():
+    config, snippet = blocks("python")
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "_base_" in config
+
+
+def test_the_config_builds(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(blocks("python")[0], encoding="utf-8")
+    cfg = Config.fromfile(path)
+    from mmdet.registry import MODELS as MMDET
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MMDET.build(cfg.model)
+    assert type(model.backbone) is MODELS.get("PoolFormer")
+    assert model.backbone.feature_info.channels() == cfg.model.neck.in_channels
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "model_cards").glob("*.md")), ids=lambda path: path.stem)
+def test_the_cards_python_runs(card):
+    for snippet in re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), flags=re.DOTALL):
+        done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
