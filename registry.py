@@ -21,5 +21,9 @@ OPTIMIZERS = Registry("optimizer", parent=root.OPTIMIZERS, scope=SCOPE, location
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=root.OPTIM_WRAPPERS, scope=SCOPE, locations=["bestiary.engine"])
 VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS, scope=SCOPE, locations=["bestiary.engine"])
 
+# Of mmengine's other kinds there is nothing of ours; without a child a config with default_scope='bestiary' is warned.
+for _kind in [kind for kind in vars(root).values() if isinstance(kind, Registry) and SCOPE not in kind.children]:
+    Registry(_kind.name, parent=_kind, scope=SCOPE)
+
 # Token mixers: (B, H, W, C) -> (B, H, W, C). A root of its own; mmengine has no such kind.
 MIXERS = Registry("token mixer", scope=SCOPE, locations=["bestiary.backbones.mixers"])

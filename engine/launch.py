@@ -98,7 +98,10 @@ def _speaks() -> bool:
 def explain(error: BaseException) -> str | None:
     """The message for a person if `error` comes of bad input, None if it may be a bug."""
     if isinstance(error, InputError):
-        return str(error)
+        return _of_worker(str(error))
+    if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
+        path = str(error).rpartition("failed to load image: ")[2].strip()
+        return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
         return _unknown_type(*found.groups())
     if isinstance(error, KeyError) and "must contain the key" in str(error):
@@ -108,13 +111,29 @@ def explain(error: BaseException) -> str | None:
     return _refused_arguments(error)
 
 
+def _of_worker(text: str) -> str:
+    """The message alone: a DataLoader's worker hands an error on with the text of its traceback as its message."""
+    return text.rpartition(f"{InputError.__module__}.{InputError.__qualname__}: ")[2].strip()
+
+
 def _unknown_type(name: str, scope: str, kind: str) -> str:
     kind = kind.removesuffix(" registry")
-    names = sorted(set(_all_names(getattr(root, kind.upper().replace(" ", "_") + "S", None), scope)))
+    names = sorted(set(_all_names(_root_of(kind, scope), scope)))
     near = difflib.get_close_matches(name.strip("'\"").split(".")[-1], [n.split(".")[-1] for n in names], n=1)
     full = [n for n in names if near and n.split(".")[-1] == near[0]]
     hint = f" (did you mean {full[0]!r}?)" if full else ""
     return f"config: type={name.strip(chr(39))!r} is in no {kind} registry{hint}; scope {scope!r} was asked"
+
+
+def _root_of(kind: str, scope: str) -> Registry | None:
+    """mmengine's registry of a kind; mmdet's and mmseg's children of it may call the kind otherwise."""
+    for registry in vars(root).values():
+        if isinstance(registry, Registry) and kind in (
+            registry.name,
+            *(child.name for child in registry.children.values() if child.scope == scope),
+        ):
+            return registry
+    return None
 
 
 def _all_names(registry: Registry | None, scope: str) -> list[str]:

@@ -4,12 +4,16 @@ import os
 
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import HOOKS, MODELS, DefaultScope, Registry
 from torch import nn
+from torch.utils.data import DataLoader
 
 import bestiary.engine
 from bestiary.engine.launch import explain, ranks, run_guarded, set_threads
 from bestiary.errors import InputError
+from bestiary.inputs.image_folder import ImageFolder
+from bestiary.inputs.transforms import LoadPicture
 
 assert bestiary.engine  # registers ProgressHook
 TOYS = Registry("toy", parent=MODELS, scope="toys")
@@ -76,6 +80,32 @@ def test_bad_input_is_one_message(capsys):
     with pytest.raises(InputError):
         run_guarded(fail, debug=True)
     assert run_guarded(lambda: None) == 0
+
+
+def batches(folder, pipeline):
+    dataset = ImageFolder(data_root=str(folder), pipeline=pipeline)
+    list(DataLoader(dataset, batch_size=2, num_workers=1, collate_fn=list, multiprocessing_context="fork"))
+
+
+def test_bad_input_in_a_worker_is_the_same_message(class_folders, capsys):
+    picture = class_folders / "b" / "1.jpg"
+    picture.write_bytes(picture.read_bytes()[:700])
+    assert run_guarded(lambda: batches(class_folders, [LoadPicture()])) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {picture}: cannot be decoded (") and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_what_mmcv_cannot_decode_is_named(class_folders, capsys):
+    picture = class_folders / "a" / "2.jpg"
+    picture.write_bytes(b"no picture")
+    assert run_guarded(lambda: batches(class_folders, [LoadImageFromFile()])) == 1
+    err = capsys.readouterr().err
+    assert err == f"error: {picture}: cannot be decoded as a picture; replace it, or take it out of the data set\n"
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback(class_folders):
+    with pytest.raises(TypeError, match="DataLoader worker process 0"):
+        run_guarded(lambda: batches(class_folders, [lambda results: len(3)]))
 
 
 def test_a_bug_keeps_its_traceback():
