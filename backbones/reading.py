@@ -29,11 +29,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     name = str(path)
     if "://" in name:
         return _with_state_dict(_fetch(name, map_location), name)
+    need_checkpoint(name)
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"{name}: no such checkpoint{_beside(path)}")
-    if path.is_dir():
-        raise InputError(f"{name}: a folder, not a checkpoint{_inside(path)}")
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
     try:
@@ -43,12 +40,31 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             raise InputError(
                 f"{name}: the file asks for {found[1]!r}, which no checkpoint of weights needs: it was not loaded"
             ) from error
-        raise InputError(f"{name}: not a checkpoint that torch.load can read") from error
+        raise InputError(f"{name}: not a checkpoint that torch.load can read; give another file") from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name}: not a checkpoint, or one that was cut off: {_first_line(error)}") from error
+        if isinstance(error, InputError):  # of a global that `compat` refuses
+            raise InputError(f"{name}: {error}") from error
+        raise InputError(
+            f"{name}: not a checkpoint, or one that was cut off ({path.stat().st_size} bytes): give another file"
+        ) from error
     return _with_state_dict(loaded, name)
+
+
+def need_checkpoint(name: str) -> None:
+    """Ask that a checkpoint given by path is a file with something in it; addresses pass.
+
+    Raises:
+        InputError: it is not; the message has what lies beside it.
+    """
+    path = Path(name).expanduser()
+    if "://" in name:
+        return
+    if not path.exists():
+        raise InputError(f"{name}: no such checkpoint{_beside(path)}")
+    if path.is_dir():
+        raise InputError(f"{name}: a folder, not a checkpoint{_inside(path)}")
+    if not path.stat().st_size:
+        raise InputError(f"{name}: not a checkpoint: the file is empty; give another file")
 
 
 def _fetch(address: str, map_location: Any) -> Any:
@@ -77,7 +93,7 @@ def _read_safetensors(path: str | Path, map_location: Any) -> dict[str, Tensor]:
     try:
         return load_file(path, device=str(map_location) if isinstance(map_location, str | torch.device) else "cpu")
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file: {error}") from error
+        raise InputError(f"{path}: not a safetensors file, or one that was cut off: {error}; give another") from error
 
 
 def _with_state_dict(loaded: Any, name: str) -> dict[str, Any]:
@@ -91,9 +107,8 @@ def _with_state_dict(loaded: Any, name: str) -> dict[str, Any]:
         checkpoint = {"state_dict": inner if isinstance(inner, Mapping) else loaded}
     weights = checkpoint["state_dict"]
     if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(
-            f"{name}: there are no weights in it; its keys are {', '.join(map(str, list(loaded)[:SHOWN]))}"
-        )
+        keys = f"its keys are {', '.join(map(str, list(loaded)[:SHOWN]))}" if loaded else "it is an empty dict"
+        raise InputError(f"{name}: there are no weights in it, {keys}; give a checkpoint")
     return checkpoint
 
 
@@ -103,4 +118,5 @@ def _beside(path: Path) -> str:
 
 def _inside(folder: Path) -> str:
     found = sorted(file.name for file in folder.iterdir() if file.suffix in (".pth", ".pt", ".safetensors"))
-    return f"; {folder} has {', '.join(found[-SHOWN:])}" if found else f"; {folder} has none"
+    where = "this folder" if folder == Path() else str(folder)
+    return f"; {where} has {', '.join(found[-SHOWN:])}" if found else f"; {where} has none"

@@ -1,11 +1,49 @@
-"""Does the neck or head take what the backbone gives? Asked of the built model, before training."""
+"""Do the parts fit? Weights that a config names, channels of backbone, neck and heads: asked before training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ..backbones.pretrained import is_pretrained
+from ..backbones.reading import need_checkpoint
 from ..errors import InputError
+from .configs import SHIPPED, shipped_configs
+
+
+def check_weights(model: Any, entry: str = "model") -> None:
+    """Ask that the files are there that `init_cfg=dict(type='Pretrained', checkpoint=...)` names, anywhere in a model.
+
+    Args:
+        model: its config, `cfg.model`.
+        entry: name of `model` in the whole config, for messages.
+
+    Raises:
+        InputError: one is not; it says which entry names it, and the config that ships and writes it, if one does.
+    """
+    if is_pretrained(model) and isinstance(path := model.get("checkpoint"), str):
+        try:
+            need_checkpoint(path)
+        except InputError as error:
+            maker = _writer_of(path)
+            make = f"`bestiary train {maker}` writes it; or " if maker else ""
+            raise InputError(
+                f"{error}: {make}set {entry}.checkpoint to a file or to an address such as timm://MODEL, "
+                f"or {entry}=None to start without"
+            ) from error
+    parts = model.items() if isinstance(model, Mapping) else enumerate(model) if isinstance(model, list | tuple) else ()
+    for name, part in parts:
+        check_weights(part, f"{entry}.{name}")
+
+
+def _writer_of(checkpoint: str) -> str | None:
+    """The config that ships and has the checkpoint's folder as its work_dir."""
+    line = f'work_dir = "{Path(checkpoint).parent.as_posix()}"'
+    for name in shipped_configs():
+        if line in (SHIPPED / f"{name}.py").read_text(encoding="utf-8").splitlines():
+            return name
+    return None
 
 
 def check_channels(model: nn.Module) -> None:

@@ -86,6 +86,18 @@ class CheckingRunner(Runner):
         built.evaluate = _printing_to(self.logger, built.evaluate)
         return built
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As Runner's; a file of weights alone has no epoch and optimizer to go on with."""
+        try:
+            super().resume(filename, *args, **kwargs)
+        except KeyError as error:
+            if error.args[0] not in ("meta", "epoch", "iter", "message_hub"):
+                raise
+            raise InputError(
+                f"{filename}: it has weights, but no {error.args[0]!r} of a run to go on with: "
+                "start from its weights with --load-from (in a config: load_from, and resume=False)"
+            ) from error
+
     def load_checkpoint(
         self, filename: str, map_location: Any = "cpu", strict: bool | None = None, revise_keys: Any = None
     ) -> dict:

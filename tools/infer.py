@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.configs import load_config
 from bestiary.engine.drawing import Picture, draw, read_picture, sheet, write_picture
 from bestiary.engine.launch import run_guarded
@@ -51,6 +52,7 @@ def infer(args: argparse.Namespace) -> None:
         InputError: a config, checkpoint or picture does not fit.
     """
     out = Path(args.out)
+    need_checkpoint(args.checkpoint)
     pictures = find_pictures(args.pictures, out)
     cfg = load_config(args.config, args.cfg_options)
     predictor = Predictor(cfg, args.checkpoint, args.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.results import print_table
 from bestiary.engine.runner import build_runner, hook_of
@@ -38,8 +39,7 @@ def test(args: argparse.Namespace) -> None:
     need(cfg, args.config, "model", "test_dataloader", "test_evaluator", "test_cfg")
     rank, local_rank, _ = ranks(args.launcher)
     set_threads(args.launcher, args.threads)
-    if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
-        raise InputError(f"{args.checkpoint}: no such checkpoint; give the file that training wrote")
+    need_checkpoint(args.checkpoint)
     if local_rank == 0:
         check_inputs(cfg, ["test"])
     change(cfg, args)

@@ -10,7 +10,9 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from rich.console import Console
 
+from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.configs import use_amp
+from bestiary.engine.fit import check_weights
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
@@ -99,9 +101,9 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         start = args.resume if args.resume != "auto" else last or "the beginning: the work directory has no checkpoint"
         notes.append(f"resume from {start}")
     cfg.load_partial = args.load_partial
-    source = cfg.get("load_from")
-    if source is not None and "://" not in source and not Path(source).is_file():
-        raise InputError(f"{source}: no such checkpoint; give --resume or --load-from (in a config: load_from) a file")
+    if cfg.get("load_from") is not None:
+        need_checkpoint(cfg.load_from)
+    check_weights(cfg.model)
     return notes
 
 

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from bestiary.backbones import PoolFormer
-from bestiary.engine.fit import check_channels
+from bestiary.engine.fit import check_channels, check_weights
 from bestiary.errors import InputError
 
 ARCH = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), layer_scale_init=1.0)
@@ -77,3 +77,27 @@ def test_other_backbones_pass():
     other = nn.Module()
     other.backbone, other.neck = nn.Conv2d(3, 4, 1), Part(in_channels=[9])
     check_channels(other)
+
+
+def test_weights_that_are_named_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pth").write_text("weights")
+    pretrained = dict(type="Pretrained", checkpoint="w.pth")
+    model = dict(
+        backbone=dict(init_cfg=pretrained),
+        heads=[dict(init_cfg=dict(type="Normal", std=0.1)), dict(init_cfg=[pretrained])],
+        teacher=dict(init_cfg=dict(type="Pretrained", checkpoint="timm://gone")),
+    )
+    check_weights(model)
+    model["heads"][1]["init_cfg"] = [dict(pretrained, checkpoint="v.pth")]
+    with pytest.raises(
+        InputError, match="v.pth: no such checkpoint; this folder has w.pth: set model.heads.1.init_cfg"
+    ):
+        check_weights(model)
+
+
+def test_weights_that_another_config_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = "work_dirs/quickstart/classifier/epoch_9.pth"
+    with pytest.raises(InputError, match="`bestiary train quickstart/classifier_poolformer_digits` writes it"):
+        check_weights(dict(backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=checkpoint))))

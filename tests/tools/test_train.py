@@ -1,6 +1,7 @@
 """bestiary train and bestiary test: a run, its ways to go on, and each kind of bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from bestiary.errors import InputError
+from bestiary.tools import infer as infer_tool
 from bestiary.tools import test as test_tool
 from bestiary.tools import train as train_tool
 
@@ -91,6 +93,57 @@ def test_load_from_has_to_fit_unless_partial(tiny, trained, tmp_path, capsys):
     assert "decode_head.conv_seg.weight [4, 16, 1, 1] in the file, [3, 16, 1, 1] in the model" in message
 
 
+class Planted:
+    """Unpickling it makes a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("planted",)
+
+
+def test_files_that_are_no_checkpoints(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.pth").mkdir()
+    Path("empty.pth").touch()
+    Path("text.pth").write_text("hello")
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "more": Planted()}, "planted.pth")
+    messages = {
+        "folder.pth": "error: folder.pth: a folder, not a checkpoint",
+        "empty.pth": "error: empty.pth: not a checkpoint: the file is empty",
+        "text.pth": "error: text.pth: not a checkpoint, or one that was cut off (5 bytes)",
+        "planted.pth": "error: planted.pth: the file asks for 'posix.mkdir', which no checkpoint of weights needs",
+    }
+    config, work = tiny / "segmentation.py", ["--work-dir", tmp_path / "w"]
+    for name, message in messages.items():
+        commands = [
+            (train_tool.main, [config, "--load-from", name, *work]),
+            (train_tool.main, [config, "--resume", name, *work]),
+            (test_tool.main, [config, name, *work]),
+            (infer_tool.main, [config, name, tiny / "seg" / "images" / "val", "--out", tmp_path / "o"]),
+        ]
+        for main, argv in commands:
+            assert fails(capsys, main, *argv).startswith(message), (main.__module__, argv)
+    assert not Path("planted").exists() and not list(tmp_path.rglob("iter_*.pth"))
+
+
+def test_weights_alone_cannot_be_resumed(tiny, trained, tmp_path, capsys):
+    state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
+    torch.save({"state_dict": state}, tmp_path / "alone.pth")
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--resume", tmp_path / "alone.pth"]
+    assert "alone.pth: it has weights, but no 'meta' of a run to go on with" in fails(capsys, train_tool.main, *argv)
+
+
+def test_weights_that_a_config_names_are_looked_for_first(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_tool, "build_runner", None)
+    options = ["model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint=gone/epoch_7.pth"]
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path / "w", "--cfg-options", *options]
+    message = fails(capsys, train_tool.main, *argv)
+    assert message.startswith("error: gone/epoch_7.pth: no such checkpoint; there is no folder gone either: set ")
+    assert (
+        "model.backbone.init_cfg.checkpoint" in message and "model.backbone.init_cfg=None to start without" in message
+    )
+    assert not (tmp_path / "w").exists()
+
+
 def test_partial_load(tiny, trained, tmp_path, capsys):
     state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
     torch.save({"state_dict": {k: v for k, v in state.items() if "conv_seg" not in k}}, tmp_path / "part.pth")
@@ -170,6 +223,6 @@ def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monke
     monkeypatch.setattr(test_tool, "build_runner", None)
     config, work = tiny / "segmentation.py", tmp_path / "w"
     assert "no such folder; make it" in fails(capsys, train_tool.main, config, "--work-dir", work)
-    (tmp_path / "w.pth").touch()
+    (tmp_path / "w.pth").write_text("weights")
     assert "no such folder; make it" in fails(capsys, test_tool.main, config, tmp_path / "w.pth", "--work-dir", work)
     assert asked == [["train", "val"], ["test"]] and not work.exists()
