@@ -127,7 +127,7 @@ def _draw_regions(picture: Picture, regions: Segmentation, classes: list[str], c
     table = np.zeros((max(256, len(colours)), 3), np.float32)
     alpha = np.zeros(len(table), np.float32)
     for label in painted:
-        table[label], alpha[label] = colours[label], 0.55
+        table[label], alpha[label] = colours[label], 0.7
     labels = cv2.resize(regions.labels.astype(np.uint16), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     share = alpha[labels][..., None]
     canvas = (picture * (1 - share) + table[labels] * share).round().astype(np.uint8)

@@ -17,7 +17,7 @@ model = dict(
     head=dict(type="LinearHead", in_channels=192, num_classes=10, label_smoothing=0.1),
 )
 
-max_epochs = 7
+max_epochs = 8
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -23,7 +23,8 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=48, roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(in_channels=48, fc_out_channels=128, num_classes=10),
+        # One regressor for all classes: ten times the examples for each of its weights.
+        bbox_head=dict(in_channels=48, fc_out_channels=128, num_classes=10, reg_class_agnostic=True),
         mask_roi_extractor=dict(out_channels=48, roi_layer=dict(sampling_ratio=2)),
         mask_head=dict(num_convs=2, in_channels=48, conv_out_channels=48, num_classes=10),
     ),

@@ -35,6 +35,7 @@ model = dict(
         channels=64,
         num_classes=11,
         norm_cfg=norm_cfg,
+        loss_decode=dict(avg_non_ignore=True),
     ),
 )
 

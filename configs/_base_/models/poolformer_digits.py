@@ -7,4 +7,4 @@ digits_backbone = dict(
     arch=dict(depths=(2, 2, 2, 1), dims=digits_dims, layer_scale_init=0.1),
 )
 # What the digits' classifier has learnt, in place of ImageNet.
-digits_weights = dict(type="Pretrained", checkpoint="work_dirs/quickstart/classifier/epoch_7.pth")
+digits_weights = dict(type="Pretrained", checkpoint="work_dirs/quickstart/classifier/epoch_8.pth")
