@@ -37,6 +37,28 @@ def check_weights(model: Any, entry: str = "model") -> None:
         check_weights(part, f"{entry}.{name}")
 
 
+def check_class_weights(model: Any, entry: str = "model") -> None:
+    """Ask that losses with a list of class weights have one a class of their head; mmdet's may have a background's.
+
+    Raises:
+        InputError: one has not; cross-entropy would end in an error of torch's that names neither.
+    """
+    if isinstance(model, Mapping) and isinstance(classes := model.get("num_classes"), int):
+        for name, loss in model.items():
+            losses = enumerate(loss) if isinstance(loss, list | tuple) else [(None, loss)]
+            for index, part in losses:
+                weights = part.get("class_weight") if isinstance(part, Mapping) else None
+                if isinstance(weights, list | tuple) and len(weights) not in (classes, classes + 1):
+                    where = f"{entry}.{name}" + ("" if index is None else f".{index}")
+                    raise InputError(
+                        f"{where}.class_weight: {len(weights)} weights for {classes} classes "
+                        f"({entry}.num_classes={classes}): give one for each class, or leave it out"
+                    )
+    parts = model.items() if isinstance(model, Mapping) else enumerate(model) if isinstance(model, list | tuple) else ()
+    for name, part in parts:
+        check_class_weights(part, f"{entry}.{name}")
+
+
 def _writer_of(checkpoint: str) -> str | None:
     """The config that ships and has the checkpoint's folder as its work_dir."""
     line = f'work_dir = "{Path(checkpoint).parent.as_posix()}"'

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes 
     "slurm": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 }
+
+PATIENCE = 2.0  # seconds: torchrun ends all processes as soon as one fails, and one of them has something to say
 
 
 def ranks(launcher: str) -> tuple[int, int, int]:
@@ -76,6 +79,8 @@ def run_guarded(command: Callable[[], object], debug: bool = False, what: str = 
             raise
         if _speaks():
             print(f"{what}: {explained}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(PATIENCE)
         return 1
     finally:
         if dist.is_available() and dist.is_initialized():

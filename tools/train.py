@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.configs import use_amp
-from bestiary.engine.fit import check_weights
+from bestiary.engine.fit import check_class_weights, check_weights
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
@@ -104,6 +104,7 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     if cfg.get("load_from") is not None:
         need_checkpoint(cfg.load_from)
     check_weights(cfg.model)
+    check_class_weights(cfg.model)
     return notes
 
 

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from bestiary.backbones import PoolFormer
-from bestiary.engine.fit import check_channels, check_weights
+from bestiary.engine.fit import check_channels, check_class_weights, check_weights
 from bestiary.errors import InputError
 
 ARCH = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), layer_scale_init=1.0)
@@ -101,3 +101,15 @@ def test_weights_that_another_config_writes(tmp_path, monkeypatch):
     checkpoint = "work_dirs/quickstart/classifier/epoch_9.pth"
     with pytest.raises(InputError, match="`bestiary train quickstart/classifier_poolformer_digits` writes it"):
         check_weights(dict(backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=checkpoint))))
+
+
+def test_class_weights_must_be_as_many_as_classes():
+    loss = dict(type="CrossEntropyLoss", class_weight=[0.3, 1.0, 1.0])
+    model = dict(decode_head=dict(num_classes=3, loss_decode=[dict(type="DiceLoss"), loss]))
+    check_class_weights(model)
+    check_class_weights(dict(roi_head=dict(bbox_head=dict(num_classes=2, loss_cls=loss))))  # and the background
+    model["decode_head"]["num_classes"] = 11
+    with pytest.raises(InputError, match=r"model.decode_head.loss_decode.1.class_weight: 3 weights for 11 classes"):
+        check_class_weights(model)
+    with pytest.raises(InputError, match=r"heads.0.loss_cls.class_weight: 3 weights for 4 classes"):
+        check_class_weights(dict(heads=[dict(num_classes=4, loss_cls=loss)]))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import bestiary.engine
+from bestiary.engine import launch
 from bestiary.engine.launch import explain, ranks, run_guarded, set_threads
 from bestiary.errors import InputError
 from bestiary.inputs.image_folder import ImageFolder
@@ -117,8 +118,10 @@ def test_other_ranks_are_silent(capsys, monkeypatch):
     def fail():
         raise InputError("no")
 
+    waited = []
+    monkeypatch.setattr(launch.time, "sleep", waited.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert run_guarded(fail) == 1
+    assert run_guarded(fail) == 1 and waited == [launch.PATIENCE]
     assert capsys.readouterr().err == ""
 
 
