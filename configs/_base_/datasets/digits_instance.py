@@ -1,8 +1,9 @@
 """The bundled digits as COCO instances: 1,000 training and 200 validation pictures of 128 x 128, 10 classes."""
 
+_base_ = "digits_classes.py"
 dataset_type = "CocoDataset"
 data_root = "data/digits/coco/"
-classes = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+metainfo = dict(classes=_base_.digits_classes, palette=_base_.digits_palette)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -24,7 +25,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        metainfo=dict(classes=classes),
+        metainfo=metainfo,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True),
@@ -40,7 +41,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        metainfo=dict(classes=classes),
+        metainfo=metainfo,
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017/"),
         test_mode=True,

@@ -1,22 +1,11 @@
 """The bundled digits in ADE20K's layout: the same pictures, label 0 for the background, digit + 1 for the digits."""
 
+_base_ = "digits_classes.py"
 dataset_type = "BaseSegDataset"
 data_root = "data/digits/ade20k/"
 metainfo = dict(
-    classes=("background", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-    palette=[
-        [40, 40, 40],
-        [230, 25, 75],
-        [60, 180, 75],
-        [255, 225, 25],
-        [0, 130, 200],
-        [245, 130, 48],
-        [145, 30, 180],
-        [70, 240, 240],
-        [240, 50, 230],
-        [210, 245, 60],
-        [250, 190, 212],
-    ],
+    classes=["background", *_base_.digits_classes],
+    palette=[[40, 40, 40], *_base_.digits_palette],
 )
 
 train_pipeline = [

@@ -1,4 +1,4 @@
-"""The PoolFormer of the digits: for pictures of 48 to 128 pixels and a CPU, 1.3 M parameters."""
+"""The PoolFormer of the digits: for pictures of 48 to 128 pixels and a CPU, 0.96 M parameters."""
 
 digits_dims = [32, 64, 128, 192]
 digits_backbone = dict(
