@@ -189,7 +189,8 @@ for runner in runners:
     all_of_them = [torch.empty_like(mine) for _ in range(2)]
     torch.distributed.all_gather(all_of_them, mine)
     assert torch.equal(*all_of_them)
-    print("trained", runner.iter, torch.distributed.get_backend())
+    # One write: two processes share the pipe, and print writes a line in pieces.
+    sys.stdout.write(f"trained {runner.iter} {torch.distributed.get_backend()}\\n")
 """
 
 

@@ -1,5 +1,7 @@
 """A classifier's config on a handful of random pictures."""
 
+import uuid
+
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -37,6 +39,8 @@ def classifier(class_folders, tmp_path):
             default_scope="bestiary",
             custom_imports=dict(imports=["bestiary"]),
             work_dir=str(tmp_path / "work"),
+            # mmengine keeps loggers by this name and the second: two tests in one second would share a log file.
+            experiment_name=f"classifier-{uuid.uuid4().hex}",
             model=dict(
                 type="ImageClassifier",
                 backbone=dict(type="PoolFormer", arch=arch, out_indices=(3,)),

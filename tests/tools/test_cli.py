@@ -18,7 +18,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, what in cli.COMMANDS.items():
-        assert f"{name:6s} {what}" in done.stdout
+        assert f"{name:10s} {what}" in done.stdout
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "list"])
