@@ -24,7 +24,24 @@ class Arch:
         return repr(self.name)
 
 
-class Backbone(BaseModule):
+class FreezableModule(BaseModule):
+    """Keeps what `_freeze` freezes, and batch norms if `norm_eval`, in evaluation mode while training."""
+
+    norm_eval: bool
+
+    def train(self, mode: bool = True) -> "FreezableModule":
+        """Training mode, in which frozen stages, and batch norms if `norm_eval`, stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
+
+
+class Backbone(FreezableModule):
     """Stem, stages, a feature map a stage. A family fills `ARCHS`, `DEFAULTS`, `make_stem` and `make_stage`.
 
     Args:
@@ -119,17 +136,6 @@ class Backbone(BaseModule):
             if index in self.out_indices:
                 maps.append(self.to_map(index, x))
         return tuple(maps)
-
-    def train(self, mode: bool = True) -> "Backbone":
-        """Training mode, in which frozen stages, and batch norms if `norm_eval`, stay in evaluation mode."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.eval()
-        return self
 
     def init_weights(self) -> None:
         """Initialise by `init_cfg`; a pretrained checkpoint is loaded strictly, reporting every key that misfits."""

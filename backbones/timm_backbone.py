@@ -7,17 +7,17 @@ from typing import Any
 
 import timm
 import torch
-from mmengine.model import BaseModule
 from timm.models import FeatureInfo
 from timm.models.hrnet import HighResolutionNetFeatures
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
 from ..registry import MODELS
+from .base import FreezableModule
 
 
 @MODELS.register_module()
-class TimmBackbone(BaseModule):
+class TimmBackbone(FreezableModule):
     """A timm model that gives feature maps: `dict(type='bestiary.TimmBackbone', model_name='resnet18')`.
 
     Args:
@@ -134,17 +134,6 @@ class TimmBackbone(BaseModule):
     def init_weights(self) -> None:
         """Nothing to do: timm has initialised or loaded the weights when it built the model."""
         self._is_init = True
-
-    def train(self, mode: bool = True) -> "TimmBackbone":
-        """Training mode, in which frozen levels, and batch norms if `norm_eval`, stay in evaluation mode."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.eval()
-        return self
 
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
