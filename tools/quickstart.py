@@ -81,9 +81,9 @@ def quickstart(fresh: bool = False) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print("[2/5] classifier: its backbone is what the other two start from", flush=True)
     # One core is left to the workers that read pictures: threads that wait for a busy core lose more than it gives.
-    train([CLASSIFIER], max(1, cores - 1), fresh)
+    trained = train([CLASSIFIER], max(1, cores - 1), fresh)
     print("[3/5] detector and segmentor, side by side", flush=True)
-    train([DETECTOR, SEGMENTOR], max(1, cores // 2), fresh)
+    trained += train([DETECTOR, SEGMENTOR], max(1, cores // 2), fresh)
     print("[4/5] predictions drawn on validation pictures", flush=True)
     drawing = time.monotonic()
     draw(TASKS, fresh)
@@ -92,14 +92,16 @@ def quickstart(fresh: bool = False) -> None:
     seconds |= {name: record["seconds"] for name, record in records.items()}
     seconds["pictures"] = round(time.monotonic() - drawing, 1)
     seconds["total"] = round(time.monotonic() - began, 1)
-    summary = {task.section: records[task.name]["scores"] for task in TASKS} | {"seconds": seconds}
     path = ROOT / "summary.json"
+    if not trained and path.is_file():  # what it took when it was done
+        seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    summary = {task.section: records[task.name]["scores"] for task in TASKS} | {"seconds": seconds}
     path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     show(summary, path)
 
 
-def train(tasks: Sequence[Task], threads: int, fresh: bool) -> None:
-    """Train and evaluate what is not done yet, all of `tasks` at the same time."""
+def train(tasks: Sequence[Task], threads: int, fresh: bool) -> int:
+    """Train and evaluate what is not done yet, all of `tasks` at the same time; how many that were."""
     commands, wanted = [], []
     for task in tasks:
         folder, stamp = ROOT / task.name, request(task)
@@ -122,6 +124,7 @@ def train(tasks: Sequence[Task], threads: int, fresh: bool) -> None:
         scores = {ours: metrics[theirs] for ours, theirs in task.scores.items()}
         record = {"request": stamp, "scores": scores, "seconds": round(took, 1)}
         done_file(task).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return len(wanted)
 
 
 def draw(tasks: Sequence[Task], fresh: bool, count: int = 12) -> None:

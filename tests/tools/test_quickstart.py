@@ -64,8 +64,10 @@ def test_summary(calls, capsys):
 def test_a_second_call_trains_and_draws_nothing(calls):
     tool.quickstart()
     calls.clear()
+    first = Path("work_dirs/quickstart/summary.json").read_text()
     tool.quickstart()
     assert [command[0] for command in calls] == ["data"]
+    assert Path("work_dirs/quickstart/summary.json").read_text() == first
     tool.quickstart(fresh=True)
     assert trained(calls) == ["classifier", "detector", "segmentor"]
 
