@@ -12,11 +12,11 @@ def quiet_warnings() -> None:
 
     torch says of `torch.cuda.amp.autocast` and `GradScaler` (CSPDarknet, SELayer, SimOTA, mmseg's Hungarian assigner,
     mmengine's AMP) and of `broadcast_buffers` (mmengine's DDP) that they have new names; Python says of some docstrings
-    that they are no raw strings; mmseg says of its own `build_loss`, which its own heads call, that it is old.
+    that they are no raw strings; mmseg says of its own builders, which its own heads call, that they are old.
     """
     warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    warnings.filterwarnings("ignore", r"``build_loss`` would be deprecated", UserWarning)
+    warnings.filterwarnings("ignore", r"``build_\w+`` would be deprecated", UserWarning)
     openmmlab_file = r".*[/\\]mm(engine|cv|det|seg)[/\\]"
     for category in (DeprecationWarning, SyntaxWarning):  # the former up to Python 3.11
         warnings.filterwarnings("ignore", "invalid escape sequence", category, openmmlab_file)

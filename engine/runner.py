@@ -5,7 +5,6 @@ import functools
 import io
 import logging
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +27,6 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "The prefix is not set in metric class",
 )
 HOOKS = ("ProgressHook", "ResultsHook")
-
-
-# mmseg calls itself by its old names.
-warnings.filterwarnings("ignore", r"``build_\w+`` would be deprecated soon", UserWarning)
 
 
 class CheckingRunner(Runner):
