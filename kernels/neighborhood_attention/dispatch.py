@@ -1,0 +1,126 @@
+"""The public operator of neighborhood attention, and the choice of the backend that computes it."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from ..dispatch import Backend, Operator
+from . import cpu, operators  # noqa: F401  (operators: declared before a library attaches kernels to them)
+from .arguments import check
+from .reference import neighborhood_attention_reference
+from .windows import Window
+
+
+def _run_compiled(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float):
+    bias = None if bias is None else bias.float()
+    return torch.ops.bestiary.na_forward(query, key, value, bias, extra_keys, extra_values, *window, scale)
+
+
+BACKENDS = {
+    "cpu": Backend(_run_compiled, cpu.why_not, cpu.unavailable),
+    "reference": Backend(neighborhood_attention_reference, lambda call: None),
+}
+OPERATOR = Operator("neighborhood_attention", BACKENDS)
+
+
+def _signature(tensors: tuple[Tensor | None, ...], options: tuple) -> tuple:
+    """All that a plan depends on, hashable."""
+    return (
+        tuple([t if t is None else (t.shape, t.dtype, t.device, t.requires_grad, t.stride(-1)) for t in tensors]),
+        tuple([tuple(option) if type(option) is list else option for option in options]),
+        torch.is_grad_enabled(),
+        forward_ad._current_level,
+    )
+
+
+def _plan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rel_pos_bias: Tensor | None,
+    additional_keys: Tensor | None,
+    additional_values: Tensor | None,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int],
+    stride: int | Sequence[int],
+    is_causal: bool | Sequence[bool],
+    scale: float | None,
+    return_lse: bool,
+    backend: str | None,
+) -> tuple[str, Window, float]:
+    """The checks, the backend's name, the window and the scale in figures."""
+    tensors = query, key, value, rel_pos_bias, additional_keys, additional_values
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    call = check(
+        query, key, value, kernel_size, dilation, stride, is_causal, rel_pos_bias, scale,
+        additional_keys, additional_values, needs_grad, return_lse, forward_ad._current_level >= 0,
+    )  # fmt: skip
+    return OPERATOR.choose(call, backend), call.window, call.channels**-0.5 if scale is None else float(scale)
+
+
+def neighborhood_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int] = 1,
+    stride: int | Sequence[int] = 1,
+    is_causal: bool | Sequence[bool] = False,
+    rel_pos_bias: Tensor | None = None,
+    scale: float | None = None,
+    additional_keys: Tensor | None = None,
+    additional_values: Tensor | None = None,
+    return_lse: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention of every token over a window of neighbors (arXiv:2204.07143, 2209.15001, 2504.16922).
+
+    One, two or three spatial axes, heads last. What is per axis can be one value, or one an axis. A window slides
+    inward at the borders, so that every query has `kernel_size` keys an axis; causal axes look back only.
+
+    Args:
+        query: (B, L, H, D), (B, X, Y, H, D) or (B, X, Y, Z, H, D); float16, bfloat16, float32 or float64.
+        key: like `query`, with heads that divide H (fewer of them: grouped-query attention).
+        value: like `key`, with any number E of channels. All three may be views of one packed tensor: only the last
+            axis has to be contiguous.
+        kernel_size: tokens an axis, at least 1; kernel_size * dilation <= length of the axis.
+        dilation: distance of neighboring keys in tokens.
+        stride: tokens that share one window, 1 to kernel_size; equal to kernel_size: blocked attention.
+        is_causal: only keys up to the query's own place.
+        rel_pos_bias: (H, 2 * kernel_size - 1 an axis), added to the scaled scores by distance; not with causal axes.
+        scale: factor on the scores, D ** -0.5 if None.
+        additional_keys, additional_values: (B, M, G, D) and (B, M, G, E), tokens that every query sees.
+        return_lse: return the logarithm of the softmax's denominator as well; it has a gradient.
+        backend: None takes the fastest that can serve (`bestiary.kernels.backends('neighborhood_attention')` lists
+            them); a name insists on that one.
+
+    Returns:
+        Like `query` with E channels, in its dtype; with `return_lse` also the LSE, (B, *S, H), float32 or float64.
+
+    Under autocast everything but float64 is cast to autocast's dtype first, as for scaled_dot_product_attention.
+
+    Raises:
+        InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
+    """
+    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        if additional_keys is not None and additional_values is not None:
+            additional_keys, additional_values = additional_keys.to(dtype), additional_values.to(dtype)
+    tensors = query, key, value, rel_pos_bias, additional_keys, additional_values
+    options = kernel_size, dilation, stride, is_causal, scale, return_lse, backend
+    if torch.compiler.is_compiling():
+        name, window, scale = _plan(*tensors, *options)
+    else:
+        seen = _signature(tensors, options)
+        plan = OPERATOR.plans.get(seen)
+        if plan is None:
+            plan = _plan(*tensors, *options)
+            if len(OPERATOR.plans) >= 4096:
+                OPERATOR.plans.clear()
+            OPERATOR.plans[seen] = plan
+        name, window, scale = plan
+    out, lse = BACKENDS[name].run(*tensors, window, scale)
+    return (out, lse) if return_lse else out
