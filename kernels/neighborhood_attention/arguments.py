@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -53,12 +54,33 @@ def per_axis(name: str, value: Any, axes: int, kind: type = int) -> tuple:
     else:
         values = (value,) * axes
     for entry in values:
-        fits = (
-            isinstance(entry, bool) if kind is bool else not isinstance(entry, (bool, float, str)) and entry is not None
-        )
+        # Plain ints and the symbolic ones of torch.compile; NumPy's ints count as Integral, bools must not.
+        fits = isinstance(entry, bool) == (kind is bool) and isinstance(entry, (Integral, torch.SymInt))
         if not fits:
             raise fail(f"{name} must be {'a bool' if kind is bool else 'an int'} or one an axis, got {value!r}")
     return values
+
+
+def check_window(
+    axes: int,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    dilation: int | Sequence[int],
+    is_causal: bool | Sequence[bool],
+) -> Window:
+    """The window, one entry an axis, and the checks on it that need no map. Raises InputError."""
+    window = Window(
+        per_axis("kernel_size", kernel_size, axes),
+        per_axis("stride", stride, axes),
+        per_axis("dilation", dilation, axes),
+        per_axis("is_causal", is_causal, axes, bool),
+    )
+    for axis, (k, s, d, _) in enumerate(zip(*window, strict=True)):
+        if k < 1 or d < 1:
+            raise fail(f"kernel_size and dilation must be at least 1, got {k} and {d} for axis {axis}")
+        if not 1 <= s <= k:
+            raise fail(f"stride must be from 1 to kernel_size, got stride {s} and kernel_size {k} for axis {axis}")
+    return window
 
 
 def check(
@@ -123,17 +145,8 @@ def check(
                 f"{name}'s last dimension must be contiguous, its stride is {tensor.stride(-1)}: {name}.contiguous()"
             )
 
-    window = Window(
-        per_axis("kernel_size", kernel_size, axes),
-        per_axis("stride", stride, axes),
-        per_axis("dilation", dilation, axes),
-        per_axis("is_causal", is_causal, axes, bool),
-    )
-    for axis, (length, k, s, d, _) in enumerate(zip(spatial, *window, strict=True)):
-        if k < 1 or d < 1:
-            raise fail(f"kernel_size and dilation must be at least 1, got {k} and {d} for axis {axis}")
-        if not 1 <= s <= k:
-            raise fail(f"stride must be from 1 to kernel_size, got stride {s} and kernel_size {k} for axis {axis}")
+    window = check_window(axes, kernel_size, stride, dilation, is_causal)
+    for axis, (length, k, d) in enumerate(zip(spatial, window.kernel_size, window.dilation, strict=True)):
         if k * d > length:
             raise fail(
                 f"kernel_size {k} with dilation {d} needs an axis of {k * d} tokens or more, axis {axis} has {length}: "
@@ -152,8 +165,11 @@ def check(
             raise fail(f"rel_pos_bias must be floating, got {rel_pos_bias.dtype}")
         if rel_pos_bias.device != query.device:
             raise fail(f"rel_pos_bias is on {rel_pos_bias.device}, query on {query.device}: move them to one device")
-    if scale is not None and not math.isfinite(scale):
-        raise fail(f"scale must be finite, got {scale}")
+    if scale is not None:
+        if isinstance(scale, Tensor):  # it would have no gradient, and its value would be remembered with the plan
+            raise fail("scale must be a number, got a tensor: multiply query by it and give scale=1.0")
+        if not math.isfinite(scale):
+            raise fail(f"scale must be finite, got {scale}")
     return Call(
         query.device, query.dtype, batch, tuple(spatial), heads, kv_heads, channels, value_channels, additional,
         rel_pos_bias is not None, window, needs_grad, wants_lse, forward_mode,
