@@ -39,7 +39,8 @@ class Operator:
     Args:
         name: as in messages and in the environment variable.
         backends: by name; the last must be able to serve every call.
-        rank: the names to try for a call, fastest first; None keeps the order of `backends`.
+        rank: the names to try for a call, fastest first, the last one able to serve every call; backends that it leaves
+            out are used by name only. None keeps the order of `backends`.
     """
 
     def __init__(
@@ -57,9 +58,19 @@ class Operator:
         # The call first: it costs nothing, the machine may have to compile before it can answer.
         return self.backends[backend].why_not(call) or _unavailable(self.name, backend)
 
+    def forced(self) -> str | None:
+        """The backend that the context manager or the environment insists on; for all operators: if it is one here."""
+        if self.name in _forced:
+            return _forced[self.name]
+        everywhere = _forced.get("")
+        if everywhere is not None and not any(everywhere in operator.backends for operator in OPERATORS.values()):
+            names = sorted({name for operator in OPERATORS.values() for name in operator.backends})
+            raise InputError(f"{ENVIRONMENT}: no backend {everywhere!r}; there are {', '.join(names)}")
+        return everywhere if everywhere in self.backends else None
+
     def choose(self, call: Any, backend: str | None = None) -> str:
         """The name of the backend that serves `call`; `backend` (or a forced one) insists on that one."""
-        backend = backend or _forced.get(self.name) or _forced.get("")
+        backend = backend or self.forced()
         if backend is not None:
             if reason := self.why_not(backend, call):
                 raise InputError(f"{self.name}: backend {backend!r} cannot serve this call: {reason}")

@@ -7,22 +7,46 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from ..dispatch import Backend, Operator
-from . import cpu, operators  # noqa: F401  (operators: declared before a library attaches kernels to them)
-from .arguments import check
+from . import cpu, flex, natten, operators, sdpa  # operators: declared before a library attaches kernels to them
+from .arguments import Call, check
 from .reference import neighborhood_attention_reference
 from .windows import Window
 
+# A backend's `run` takes the six tensors, the window, the scale and whether the LSE is wanted; it returns the output
+# and the LSE, which may be None where it is not wanted.
 
-def _run_compiled(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float):
+
+def _run_compiled(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
     bias = None if bias is None else bias.float()
-    return torch.ops.bestiary.na_forward(query, key, value, bias, extra_keys, extra_values, *window, scale)
+    return operators.run_na(query, key, value, bias, extra_keys, extra_values, *window, scale)
+
+
+def _run_reference(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
+    return neighborhood_attention_reference(query, key, value, bias, extra_keys, extra_values, window, scale)
 
 
 BACKENDS = {
     "cpu": Backend(_run_compiled, cpu.why_not, cpu.unavailable),
-    "reference": Backend(neighborhood_attention_reference, lambda call: None),
+    "natten": Backend(natten.run, natten.why_not, natten.unavailable),
+    "flex": Backend(flex.run, flex.why_not),
+    "sdpa": Backend(sdpa.run, sdpa.why_not),
+    "reference": Backend(_run_reference, lambda call: None),
 }
-OPERATOR = Operator("neighborhood_attention", BACKENDS)
+
+
+def rank(call: Call) -> tuple[str, ...]:
+    """The backends to try, fastest first."""
+    if call.device.type == "cpu":
+        # FlexAttention and NATTEN are slower there than the reference, or as slow: by name only.
+        return "cpu", "reference"
+    order = ("natten", "flex") if natten.has_library() else ("flex",)
+    # Without a second derivative SDPA is not chosen for who may want it.
+    if call.covers_everything and not call.needs_grad:
+        return "sdpa", *order, "reference"
+    return *order, "reference"
+
+
+OPERATOR = Operator("neighborhood_attention", BACKENDS, rank)
 
 
 def _signature(tensors: tuple[Tensor | None, ...], options: tuple) -> tuple:
@@ -31,6 +55,7 @@ def _signature(tensors: tuple[Tensor | None, ...], options: tuple) -> tuple:
         tuple([t if t is None else (t.shape, t.dtype, t.device, t.requires_grad, t.stride(-1)) for t in tensors]),
         tuple([tuple(option) if type(option) is list else option for option in options]),
         torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
         forward_ad._current_level,
     )
 
@@ -122,5 +147,5 @@ def neighborhood_attention(
                 OPERATOR.plans.clear()
             OPERATOR.plans[seen] = plan
         name, window, scale = plan
-    out, lse = BACKENDS[name].run(*tensors, window, scale)
+    out, lse = BACKENDS[name].run(*tensors, window, scale, return_lse)
     return (out, lse) if return_lse else out
