@@ -213,6 +213,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from bestiary.kernels import build as this_module  # `python -m` made a second copy, whose table is empty
+    from . import build as this_module  # `python -m` made a second copy, whose table is empty
 
     sys.exit(this_module.main())
