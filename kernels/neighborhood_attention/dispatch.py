@@ -1,11 +1,13 @@
 """The public operator of neighborhood attention, and the choice of the backend that computes it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from .. import tuning
 from ..dispatch import Backend, Operator
 from . import cpu, flex, natten, operators, sdpa  # operators: declared before a library attaches kernels to them
 from .arguments import Call, check
@@ -34,16 +36,36 @@ BACKENDS = {
 }
 
 
-def rank(call: Call) -> tuple[str, ...]:
-    """The backends to try, fastest first."""
+def kind(call: Call) -> str:
+    """The name of the entry for `call` in the tables of measured orders (`tuning.py`)."""
+    tokens, keys = math.prod(call.spatial), math.prod(call.window.kernel_size)
+    sizes = dict(tokens=tokens, keys=keys, channels=call.channels, heads=call.batch * call.heads)
+    return " ".join(
+        (
+            tuning.device_class(call.device.type, call.device.index),
+            str(call.dtype).removeprefix("torch."),
+            "backward" if call.needs_grad else "forward",
+            f"{len(call.spatial)}d",
+            *(f"{name}{tuning.bucket(size)}" for name, size in sizes.items()),
+        )
+    )
+
+
+def rule(call: Call) -> tuple[str, ...]:
+    """The backends to try where nothing was measured, by what is known of them."""
     if call.device.type == "cpu":
-        # FlexAttention and NATTEN are slower there than the reference, or as slow: by name only.
-        return "cpu", "reference"
-    order = ("natten", "flex") if natten.has_library() else ("flex",)
-    # Without a second derivative SDPA is not chosen for who may want it.
-    if call.covers_everything and not call.needs_grad:
-        return "sdpa", *order, "reference"
-    return *order, "reference"
+        return "cpu", "reference"  # NATTEN and FlexAttention by name only: the one is slower, the other has to compile
+    order = ("natten", "flex") if natten.library_for(call.device.type) else ("flex",)
+    return (*(("sdpa",) if call.covers_everything else ()), *order, "reference")
+
+
+def rank(call: Call) -> tuple[str, ...]:
+    """The backends to try, fastest first: as measured, then by the rule. Inside torch.compile by the rule alone."""
+    order = rule(call)
+    if not torch.compiler.is_compiling():  # there sizes may be symbols, which a look-up would pin down
+        order = (*(name for name in tuning.order("neighborhood_attention", kind(call)) if name in BACKENDS), *order)
+    # SDPA has no second derivative, and is not chosen for who may want it.
+    return tuple(name for name in order if name != "sdpa" or not call.needs_grad)
 
 
 OPERATOR = Operator("neighborhood_attention", BACKENDS, rank)

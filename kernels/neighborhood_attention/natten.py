@@ -47,7 +47,7 @@ def _architecture(index: int | None) -> int:
 
 
 @torch.compiler.assume_constant_result
-def _library_for(device_type: str) -> bool:
+def library_for(device_type: str) -> bool:
     return device_type == "cuda" and torch.version.hip is None and has_library()
 
 
@@ -70,7 +70,7 @@ def why_not(call: Call) -> str | None:
         return "it has no forward-mode derivative"
     if call.needs_grad and call.wants_lse:
         return "its backward drops the gradient of the LSE"
-    if _library_for(call.device.type):
+    if library_for(call.device.type):
         return None if _kernel(call) else _no_kernel(call)
     return _flex_reason(call)
 

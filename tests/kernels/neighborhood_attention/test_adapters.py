@@ -281,7 +281,7 @@ def test_flex_on_gpus_in_deterministic_mode(deterministic):
 
 
 def with_libnatten(monkeypatch, architecture):
-    monkeypatch.setattr(natten, "_library_for", lambda kind: kind == "cuda")
+    monkeypatch.setattr(natten, "library_for", lambda kind: kind == "cuda")
     monkeypatch.setattr(natten, "_architecture", lambda index: architecture)
 
 
