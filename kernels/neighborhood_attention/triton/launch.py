@@ -1,0 +1,116 @@
+"""Kernel launches as values: they can be run, and compiled ahead of time for a GPU that is not there."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from .tiling import MAX_PROGRAMS, Axes, Tiling, common_unit
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+class Launch(NamedTuple):
+    """One kernel with its arguments in order."""
+
+    kernel: Callable[..., Any]
+    programs: int  # for one batch item: the first axis of the grid
+    blocks: int  # second axis of the grid
+    batch: int
+    arguments: dict[str, Any]  # tensors, integers, floats
+    constants: dict[str, Any]
+    warps: int
+    stages: int
+
+    def run(self) -> None:
+        """Start the kernel, in slices of the batch where the grid would be too large."""
+        at_a_time = max(1, MAX_PROGRAMS // max(1, self.programs))
+        device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            for first in range(0, self.batch, at_a_time):
+                grid = (self.programs * min(at_a_time, self.batch - first), self.blocks)
+                self.kernel[grid](
+                    **self.arguments, first_batch=first, **self.constants, num_warps=self.warps, num_stages=self.stages
+                )
+
+
+def names(*groups: tuple[str, ...]) -> list[str]:
+    """Every integer argument: values must not make new compiled kernels, map sizes least of all."""
+    return [name for group in groups for name in group]
+
+
+def five(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{part}" for part in ("b", "0", "1", "2", "h"))
+
+
+def three(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}{axis}" for axis in range(3))
+
+
+def upcast(tensor: Tensor) -> bool:
+    """The interpreter takes bfloat16 for integers in dot and sum."""
+    return INTERPRETED and tensor.dtype == torch.bfloat16
+
+
+class Strides:
+    """Strides by argument name, divided by the power of two that they share: `unit`, a constant of the kernel.
+
+    Triton vectorises a load where it knows its address to be a multiple of the vector; for head widths such as 24 its
+    own specialisation, on multiples of 16, tells it nothing.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
+
+    def add(self, named: tuple[str, ...], strides: tuple[int, ...]) -> None:
+        self.values |= dict(zip(named, strides, strict=True))
+
+    def add_extra(self, keys: Tensor | None, values: Tensor | None) -> int:
+        """Those of the additional tokens; returns how many tokens there are."""
+        extra = 0 if keys is None else keys.shape[1]
+        for prefix, tensor in (("ek", keys), ("ev", values)):
+            named = (f"{prefix}_b", f"{prefix}_m", f"{prefix}_h")
+            self.add(named, tuple(tensor.stride()[:3]) if tensor is not None and extra else (0, 0, 0))
+        return extra
+
+    def unit(self) -> int:
+        return common_unit(*self.values.values())
+
+    def divided(self) -> dict[str, int]:
+        unit = self.unit()
+        return {name: stride // unit for name, stride in self.values.items()}
+
+
+def map_arguments(axes: Axes, tile: tuple[int, int, int] | None) -> dict[str, int]:
+    """Sizes, dilations, strides of a contiguous map in tokens, and tiles: what all kernels are told of the map."""
+    arguments = dict(zip(three("size"), axes.size, strict=True))
+    arguments |= dict(zip(three("dil"), axes.dilation, strict=True))
+    arguments |= dict(zip(three("line"), axes.token_strides(), strict=True))
+    if tile is not None:
+        arguments |= dict(zip(three("tiles"), axes.tiles(tile), strict=True))
+    return arguments
+
+
+def window_constants(axes: Axes) -> dict[str, int]:
+    constants: dict[str, int] = dict(zip(three("K"), axes.kernel, strict=True))
+    constants |= dict(zip(three("S"), axes.stride, strict=True))
+    return constants | {f"C{axis}": int(causal) for axis, causal in enumerate(axes.causal)}
+
+
+def tile_constants(tiling: Tiling) -> dict[str, int]:
+    constants: dict[str, int] = dict(zip(three("T"), tiling.tile, strict=True))
+    return constants | {
+        "ROWS": tiling.rows,
+        "COLUMNS": tiling.columns,
+        "BLOCK_D": tiling.channels,
+        "BLOCK_E": tiling.value_channels,
+    }
+
+
+def tile_programs(axes: Axes, tiles: Tiling, heads: int) -> int:
+    """Programs for one batch item: every tile of every dilation group, for every head."""
+    return heads * prod(axes.tiles(tiles.tile)) * prod(axes.dilation)
