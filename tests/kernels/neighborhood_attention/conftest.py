@@ -1,5 +1,6 @@
 """The definition of neighborhood attention once more, by plain loops, and plain PyTorch to be compared with."""
 
+import functools
 import itertools
 import math
 
@@ -66,22 +67,33 @@ def _brute_force(query, key, value, bias, extra_keys, extra_values, window, scal
     return out.unflatten(1, spatial), lse.unflatten(1, spatial)
 
 
+@functools.cache
+def _axis_table(length: int, k: int, s: int, d: int, causal: bool):
+    """One axis as two (length, length): does token i see token j, and the bias index of the pair where it does."""
+    seen = torch.zeros(length, length, dtype=torch.bool)
+    offset = torch.zeros(length, length, dtype=torch.int64)
+    for i in range(length):
+        for j in _axis_keys(i, length, k, s, d, causal):
+            seen[i, j], offset[i, j] = True, (j - i) // d + k - 1
+    return seen, offset
+
+
 def _dense(query, key, value, bias, extra_keys, extra_values, window, scale):
     """Plain PyTorch in the dtype of the input: all scores, a mask, softmax. Differentiable."""
     spatial, heads = query.shape[1:-2], query.shape[-2]
-    tokens, ratio = math.prod(spatial), heads // key.shape[-2]
-    seen = torch.zeros(tokens, tokens, dtype=torch.bool)
-    offsets = torch.zeros(tokens, tokens, len(spatial), dtype=torch.int64)
-    for i, keys in enumerate(_neighborhoods(spatial, window)):
-        for j, offset in keys:
-            seen[i, j] = True
-            offsets[i, j] = torch.tensor(offset)
-    seen, offsets = seen.to(query.device), offsets.to(query.device)
+    ratio = heads // key.shape[-2]
+    seen, offset = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.int64)
+    for axis in zip(spatial, *window, strict=True):
+        axis_seen, axis_offset = (t[None, :, None, :] for t in _axis_table(*axis))
+        size = seen.shape[0] * axis[0]
+        seen = (seen[:, None, :, None] & axis_seen).reshape(size, size)
+        offset = (offset[:, None, :, None] * (2 * axis[1] - 1) + axis_offset).reshape(size, size)
+    seen, offset = seen.to(query.device), offset.to(query.device)
     q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))  # B H N D
     k, v = k.repeat_interleave(ratio, 1), v.repeat_interleave(ratio, 1)
     scores = (q * scale) @ k.mT
     if bias is not None:
-        scores = scores + bias.to(scores.dtype)[(slice(None), *offsets.unbind(-1))]
+        scores = scores + bias.to(scores.dtype).flatten(1)[:, offset]
     scores = scores.masked_fill(~seen, float("-inf"))
     if extra_keys is not None:
         extra_k, extra_v = (t.transpose(1, 2).repeat_interleave(ratio, 1) for t in (extra_keys, extra_values))
@@ -94,11 +106,6 @@ def _dense(query, key, value, bias, extra_keys, extra_values, window, scale):
 @pytest.fixture(scope="session")
 def axis_keys_by_words():
     return _axis_keys
-
-
-@pytest.fixture(scope="session")
-def neighborhoods():
-    return _neighborhoods
 
 
 @pytest.fixture(scope="session")
