@@ -6,7 +6,6 @@ build at the same time wait for one of them.
 """
 
 import argparse
-import fcntl
 import functools
 import hashlib
 import logging
@@ -61,8 +60,9 @@ def cache_folder() -> Path:
 
 
 def compiler() -> str | None:
-    """The C++ compiler: $CXX, else c++ or g++; None without one."""
-    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
+    """The C++ compiler: $CXX where that is set, else c++, g++ or clang++; None without one."""
+    wanted = os.environ.get("CXX")
+    for name in (wanted,) if wanted else ("c++", "g++", "clang++"):
         if found := shutil.which(name):
             return found
     return None
@@ -86,7 +86,8 @@ def missing_tool(library: Library) -> str | None:
     if sys.platform != "linux":
         return f"compiled kernels are built on Linux only, this is {sys.platform}"
     if compiler() is None:
-        return "there is no C++ compiler: install g++, or set CXX"
+        wanted = os.environ.get("CXX")
+        return f"CXX is {wanted!r}, no such program" if wanted else "there is no C++ compiler: install g++, or set CXX"
     if library.needs_nvcc and cuda_home() is None:
         return "there is no nvcc: install the CUDA toolkit, or set CUDA_HOME"
     return None
@@ -149,9 +150,15 @@ def build(library: Library) -> Path:
     path = library_path(library)
     if path.exists():
         return path
+    import fcntl  # not on every system, and `missing_tool` has seen to that
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the system if this process dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system if this process dies
+        except BlockingIOError:
+            logger.warning("waiting for the process that compiles %s", library.name)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return path
         logger.warning("compiling %s, once: %s", library.name, path)
@@ -206,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         try:
             print(f"{name}: {build(LIBRARIES[name])}")
-        except InputError as error:
+        except (InputError, OSError) as error:  # OSError: the cache cannot be written to
             print(error, file=sys.stderr)
             failed = True
     return int(failed)
