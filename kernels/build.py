@@ -25,6 +25,9 @@ import torch
 from ..errors import InputError
 
 HERE = Path(__file__).parent
+# The backends have imported this file by the time that `python -m` runs it; that is meant, and it warns of it in what
+# is not a package. The second copy does nothing but call the first (see the end of the file).
+__path__: list[str] = []
 logger = logging.getLogger("bestiary.kernels")
 
 # The oldest PyTorch whose stable C interface the libraries are compiled against (2.10): newer calls do not compile.
