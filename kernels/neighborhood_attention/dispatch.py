@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..dispatch import Backend, Operator
-from . import cpu, flex, natten, operators, sdpa  # operators: declared before a library attaches kernels to them
+from . import cpu, flex, natten, operators, sdpa, triton  # operators: declared before kernels are attached to them
 from .arguments import Call, check
 from .reference import neighborhood_attention_reference
 from .windows import Window
@@ -23,12 +23,22 @@ def _run_compiled(query, key, value, bias, extra_keys, extra_values, window: Win
     return operators.run_na(query, key, value, bias, extra_keys, extra_values, *window, scale)
 
 
+torch.library.impl("bestiary::na_triton_forward", ("cuda", "cpu"), triton.forward)
+torch.library.impl("bestiary::na_triton_backward", ("cuda", "cpu"), triton.backward)
+
+
+def _run_triton(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
+    bias = None if bias is None else bias.float()
+    return operators.run_na_triton(query, key, value, bias, extra_keys, extra_values, *window, scale)
+
+
 def _run_reference(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
     return neighborhood_attention_reference(query, key, value, bias, extra_keys, extra_values, window, scale)
 
 
 BACKENDS = {
     "cpu": Backend(_run_compiled, cpu.why_not, cpu.unavailable),
+    "triton": Backend(_run_triton, triton.why_not, triton.unavailable),
     "natten": Backend(natten.run, natten.why_not, natten.unavailable),
     "flex": Backend(flex.run, flex.why_not),
     "sdpa": Backend(sdpa.run, sdpa.why_not),
@@ -55,8 +65,9 @@ def rule(call: Call) -> tuple[str, ...]:
     """The backends to try where nothing was measured, by what is known of them."""
     if call.device.type == "cpu":
         return "cpu", "reference"  # NATTEN and FlexAttention by name only: the one is slower, the other has to compile
-    order = ("natten", "flex") if natten.library_for(call.device.type) else ("flex",)
-    return (*(("sdpa",) if call.covers_everything else ()), *order, "reference")
+    whole = ("sdpa",) if call.covers_everything else ()
+    others = ("natten", "flex") if natten.library_for(call.device.type) else ("flex",)
+    return *whole, "triton", *others, "reference"
 
 
 def rank(call: Call) -> tuple[str, ...]:

@@ -1,7 +1,10 @@
 """FlexAttention, NATTEN and scaled_dot_product_attention as backends: judged by the float64 reference."""
 
 import math
+import os
 import random
+import subprocess
+import sys
 import types
 import warnings
 
@@ -373,6 +376,33 @@ def test_adapters_are_refused_while_something_else_is_compiled():
     out = torch.compile(attend, backend="eager", fullgraph=True)("sdpa")
     wanted = truth((q, q, q, None, None, None), Window((7,), (1,), (1,), (False,)), 8**-0.5)[0]
     assert (out - wanted).abs().max() < 1e-5
+
+
+INTERPRETED = """
+import torch
+from bestiary.kernels import backends, neighborhood_attention
+assert {s.name: s.usable for s in backends("neighborhood_attention")}["triton"]
+torch.manual_seed(0)
+tensors = [torch.randn(1, 5, 6, 2, 8).requires_grad_() for _ in range(3)] + [torch.randn(2, 5, 5).requires_grad_()]
+results = []
+for name in ("triton", "reference"):
+    out, lse = neighborhood_attention(*tensors[:3], 3, (1, 2), rel_pos_bias=tensors[3], return_lse=True, backend=name)
+    results.append((out, lse, *torch.autograd.grad(out.pow(3).sum() + lse.sin().sum(), tensors)))
+for ours, wanted in zip(*results, strict=True):
+    assert (ours - wanted).abs().max() < 1e-4 * wanted.abs().max()
+"""
+
+
+def test_triton_is_reached_by_the_public_operator():
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gpu
