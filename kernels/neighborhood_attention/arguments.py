@@ -132,7 +132,8 @@ def check(
             ("additional_values", additional_values, value_channels),
         ):
             if tuple(tensor.shape) != (batch, additional, kv_heads, width):
-                raise fail(f"{name} must be {(batch, 'tokens', kv_heads, width)}, got {tuple(tensor.shape)}")
+                tokens = "tokens" if name == "additional_keys" else additional
+                raise fail(f"{name} must be {(batch, tokens, kv_heads, width)}, got {tuple(tensor.shape)}")
         tensors |= {"additional_keys": additional_keys, "additional_values": additional_values}
     for name, tensor in tensors.items():
         if tensor.dtype != query.dtype:

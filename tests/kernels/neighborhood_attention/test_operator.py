@@ -1,0 +1,521 @@
+"""The public operator: what it refuses, how a backend is chosen, and that it is an operator like PyTorch's own."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bestiary.errors import InputError
+from bestiary.kernels import backends, neighborhood_attention, use_backend
+from bestiary.kernels.neighborhood_attention.dispatch import BACKENDS, OPERATOR
+
+
+def qkv(*shape, dtype=torch.float32, **options):
+    """Three views of one packed tensor, as a projection gives them; unit normal."""
+    *rows, heads, channels = shape or (2, 9, 7, 3, 8)
+    generator = torch.Generator().manual_seed(3)
+    packed = torch.randn(*rows, 3, heads, channels, generator=generator).to(dtype)
+    return [t.detach().requires_grad_(**options) if options else t for t in packed.unbind(-3)]
+
+
+BIAS = torch.randn(3, 5, 5, generator=torch.Generator().manual_seed(4))
+
+q, k, v = qkv()
+extra = torch.randn(2, 4, 3, 8)
+TOO_SMALL = "kernel_size {} with dilation {} needs an axis of {} tokens or more, axis 1 has 7: pad the map, or use "
+
+
+def turned(tensor):
+    """The same values, with the last axis not contiguous."""
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+REFUSED = [  # what is changed of neighborhood_attention(q, k, v, 3), and the message
+    (dict(query=q[0, 0]), "query must be (B, L, heads, D), (B, H, W, heads, D) or (B, T, H, W, heads, D), got 3 axes"),
+    (dict(key=k[:, 1:]), "key must be (2, 9, 7, 'kv heads', 8) as query is, got (2, 8, 7, 3, 8)"),
+    (dict(key=k[..., 1:]), "key must be (2, 9, 7, 'kv heads', 8) as query is, got (2, 9, 7, 3, 7)"),
+    (dict(key=k[:1]), "key must be (2, 9, 7, 'kv heads', 8) as query is, got (1, 9, 7, 3, 8)"),
+    (dict(value=v[:, :, 1:]), "value must be (2, 9, 7, 3, 'any') as key is, got (2, 9, 6, 3, 8)"),
+    (dict(value=v[..., :1, :]), "value must be (2, 9, 7, 3, 'any') as key is, got (2, 9, 7, 1, 8)"),
+    (dict(key=k[..., :2, :], value=v[..., :2, :]), "query's 3 heads must be a multiple of key's and value's 2"),
+    (dict(key=k[..., :0, :], value=v[..., :0, :]), "query's 3 heads must be a multiple of key's and value's 0"),
+    (dict(value=v[..., :0]), "heads need at least one channel, query has 8 and value 0"),
+    (dict(query=q[:, :0], key=k[:, :0], value=v[:, :0]), "query's spatial axes must not be empty, got (0, 7)"),
+    (dict(query=q.int()), "query must be float16, bfloat16, float32 or float64, got torch.int32"),
+    (dict(key=k.bfloat16()), "key is torch.bfloat16, query torch.float32: cast them to one dtype"),
+    (dict(value=v.double()), "value is torch.float64, query torch.float32: cast them to one dtype"),
+    (dict(key=k.to("meta")), "key is on meta, query on cpu: move them to one device"),
+    (dict(rel_pos_bias=BIAS.to("meta")), "rel_pos_bias is on meta, query on cpu: move them to one device"),
+    (dict(query=turned(q)), "query's last dimension must be contiguous, its stride is 3: query.contiguous()"),
+    (dict(value=turned(v)), "value's last dimension must be contiguous, its stride is 3: value.contiguous()"),
+    (dict(kernel_size=(3, 3, 3)), "kernel_size has 3 entries (3, 3, 3); query has 2 spatial axes: give one each, or"),
+    (dict(dilation=(1,)), "dilation has 1 entries (1,); query has 2 spatial axes"),
+    (dict(kernel_size=0), "kernel_size and dilation must be at least 1, got 0 and 1 for axis 0"),
+    (dict(dilation=(1, 0)), "kernel_size and dilation must be at least 1, got 3 and 0 for axis 1"),
+    (dict(kernel_size=3.0), "kernel_size must be an int or one an axis, got 3.0"),
+    (dict(kernel_size=True), "kernel_size must be an int or one an axis, got True"),
+    (dict(stride="1"), "stride must be an int or one an axis, got '1'"),
+    (dict(kernel_size=torch.tensor(3)), "kernel_size must be an int or one an axis, got tensor(3)"),
+    (dict(is_causal=1), "is_causal must be a bool or one an axis, got 1"),
+    (dict(stride=4), "stride must be from 1 to kernel_size, got stride 4 and kernel_size 3 for axis 0"),
+    (dict(stride=(1, 0)), "stride must be from 1 to kernel_size, got stride 0 and kernel_size 3 for axis 1"),
+    (dict(kernel_size=8), TOO_SMALL.format(8, 1, 8) + "kernel_size <= 7"),
+    (dict(dilation=(3, 3)), TOO_SMALL.format(3, 3, 9) + "kernel_size <= 2 or dilation <= 2"),
+    (dict(rel_pos_bias=BIAS, is_causal=(False, True)), "rel_pos_bias is not defined for causal axes: leave"),
+    (dict(rel_pos_bias=BIAS[:, 1:]), "rel_pos_bias must be (heads, 2 * kernel_size - 1 an axis) = (3, 5, 5), got (3"),
+    (dict(rel_pos_bias=BIAS.int()), "rel_pos_bias must be floating, got torch.int32"),
+    (dict(additional_keys=extra), "additional_keys and additional_values go together, only one was given"),
+    (dict(additional_keys=extra[:1], additional_values=extra), "additional_keys must be (2, 'tokens', 3, 8), got (1,"),
+    (dict(additional_keys=extra, additional_values=extra[:, 1:]), "additional_values must be (2, 4, 3, 8), got (2, 3"),
+    (dict(additional_keys=extra.half(), additional_values=extra), "additional_keys is torch.float16, query torch.f"),
+    (dict(scale=float("nan")), "scale must be finite, got nan"),
+    (dict(scale=float("inf")), "scale must be finite, got inf"),
+    (dict(scale=torch.tensor(0.5)), "scale must be a number, got a tensor"),
+    (dict(backend="cudnn"), "no backend 'cudnn'; there are cpu, "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_bad_input_is_refused_in_words(changes, message):
+    call = dict(query=q, key=k, value=v, kernel_size=3)
+    for _ in range(2):  # what was refused once is not remembered as good
+        with pytest.raises(ValueError, match=re.escape(f"neighborhood_attention: {message}")) as caught:
+            neighborhood_attention(**call | changes)
+        assert isinstance(caught.value, InputError)
+
+
+def test_ints_of_numpy_lists_and_tuples_are_as_good():
+    wanted = neighborhood_attention(q, k, v, (3, 4), (2, 1), (3, 2), (False, True))
+    found = neighborhood_attention(q, k, v, [np.int64(3), 4], [2, np.int32(1)], [3, 2], [False, True])
+    assert torch.equal(found, wanted)
+
+
+@pytest.fixture
+def compiled():
+    """Skips where the CPU kernels cannot be built."""
+    if reason := BACKENDS["cpu"].unavailable():
+        pytest.skip(f"cpu: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "reason"),
+    [
+        ("cpu", torch.float64, "it takes float32, bfloat16 and float16, not torch.float64"),
+        ("flex", torch.float64, "it takes float32, bfloat16 and float16, not torch.float64"),
+        ("sdpa", torch.float32, "it takes windows that cover the whole map"),
+    ],
+)
+def test_a_named_backend_that_cannot_serve_says_why(backend, dtype, reason):
+    message = f"neighborhood_attention: backend '{backend}' cannot serve this call: {reason}"
+    with pytest.raises(InputError, match=re.escape(message)):
+        neighborhood_attention(*qkv(dtype=dtype), 3, backend=backend)
+    with use_backend(backend), pytest.raises(InputError, match=re.escape(message)):
+        neighborhood_attention(*qkv(dtype=dtype), 3)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The names of the backends that served, in order."""
+    names = []
+
+    def spy(name, run):
+        return lambda *args: (names.append(name), run(*args))[1]
+
+    for name, backend in BACKENDS.items():
+        monkeypatch.setitem(BACKENDS, name, backend._replace(run=spy(name, backend.run)))
+    OPERATOR.plans.clear()
+    yield names
+    OPERATOR.plans.clear()
+
+
+def test_the_backend_of_a_call(compiled, served):
+    def call():
+        return neighborhood_attention(q, k, v, 3)
+
+    call()
+    with use_backend("reference"):
+        call()
+        with use_backend("cpu", "neighborhood_attention"):
+            call()  # the operator's own goes before
+            neighborhood_attention(q, k, v, 3, backend="reference")  # and the call's own before that
+        call()
+    call()
+    neighborhood_attention(*qkv(dtype=torch.float64), 3)
+    assert served == ["cpu", "reference", "cpu", "reference", "reference", "cpu", "reference"]
+
+
+def test_a_forced_backend_is_let_go_after_an_error(compiled, served):
+    with pytest.raises(ZeroDivisionError), use_backend("reference"):
+        neighborhood_attention(q, k, v, 3)
+        raise ZeroDivisionError
+    neighborhood_attention(q, k, v, 3)
+    assert served == ["reference", "cpu"]
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(InputError, match="no operator 'global_attention'; there are neighborhood_attention"):
+        with use_backend("cpu", "global_attention"):
+            pass
+    with pytest.raises(InputError, match="no backend 'mps'; there are .*reference"):
+        with use_backend("mps"):
+            pass
+    with pytest.raises(InputError, match="no operator 'global_attention'; there are neighborhood_attention"):
+        backends("global_attention")
+
+
+def test_the_list_of_backends(compiled):
+    lines = {line.name: line for line in backends("neighborhood_attention")}
+    assert list(lines) == list(BACKENDS)
+    assert lines["cpu"].usable and lines["reference"] == ("reference", True, "")
+    assert all(line.usable == (line.reason == "") for line in lines.values())
+
+
+IN_ENVIRONMENT = """
+import torch
+from bestiary.kernels import neighborhood_attention
+
+q = torch.randn(1, 5, 2, 8, dtype=torch.float64)
+try:
+    neighborhood_attention(q, q, q, 3)
+    print("served")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("reference", "served"),
+        (
+            "neighborhood_attention=sdpa",
+            "neighborhood_attention: backend 'sdpa' cannot serve this call: it takes windows",
+        ),
+        (" selective_scan = cpu , neighborhood_attention = reference ", "served"),
+        ("metal", "BESTIARY_BACKEND: no backend 'metal'; there are "),
+    ],
+)
+def test_the_environment_variable(setting, told):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ENVIRONMENT],
+        env=os.environ | {"BESTIARY_BACKEND": setting},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith(told), done.stdout + done.stderr
+
+
+def arguments(bias=True, additional=True, **options):
+    """(query, key, value, bias, additional keys and values) of a small call, grouped heads, odd sizes."""
+    query, key, value = qkv(2, 5, 6, 4, 6, **options)
+    more = qkv(2, 2, 2, 6, **options)[:2] if additional else (None, None)
+    table = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(5)) if bias else None
+    if bias and options:
+        table.requires_grad_(**options)
+    halves = [t[..., :2, :].detach().requires_grad_(**options) if options else t[..., :2, :] for t in (key, value)]
+    return [query, *halves, table, *more]
+
+
+def call(*tensors, **options):
+    """The operator with its tensors in the reference's order; a window that is different on each axis."""
+    tensors = (*tensors, *(None,) * (6 - len(tensors)))
+    return neighborhood_attention(
+        *tensors[:3], (3, 2), (1, 2), (2, 1), rel_pos_bias=tensors[3], additional_keys=tensors[4],
+        additional_values=tensors[5], return_lse=True, **options,
+    )  # fmt: skip
+
+
+def close(found, wanted, bound=1e-5):
+    torch.testing.assert_close(found, wanted, rtol=bound, atol=bound)
+
+
+WINDOW = [3, 2], [2, 1], [1, 2], [False, False], 0.4
+
+
+@pytest.mark.parametrize(("bias", "additional"), [(True, True), (False, False)])
+def test_registration(compiled, bias, additional):
+    tensors = arguments(bias, additional, requires_grad=True)
+    torch.library.opcheck(torch.ops.bestiary.na_forward, (*tensors, *WINDOW))
+    out, lse = (t.detach() for t in torch.ops.bestiary.na_forward(*tensors, *WINDOW))
+    for d_lse in None, torch.randn_like(lse):
+        args = torch.randn_like(out), d_lse, *tensors[:3], out, lse, *tensors[3:], *WINDOW
+        torch.library.opcheck(torch.ops.bestiary.na_backward, args)
+
+
+def test_fake_tensors(compiled):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        query, key, value = (torch.empty(2, 30, 40, heads, 32, dtype=torch.bfloat16) for heads in (6, 2, 2))
+        out, lse = neighborhood_attention(query, key, value[..., :16], 7, 3, return_lse=True)
+    assert out.shape == (2, 30, 40, 6, 16) and out.dtype == torch.bfloat16
+    assert lse.shape == (2, 30, 40, 6) and lse.dtype == torch.float32
+
+
+def objective(*tensors, **options):
+    out, lse = call(*tensors, **options)
+    return out.pow(3).sum() + lse.sin().sum()
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_compiled_graphs(compiled, backend, dynamic, compiler):
+    """fullgraph, forward and backward; with dynamic shapes two maps share one graph."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend(compiler)
+
+    @torch.compile(fullgraph=True, dynamic=dynamic, backend=counter)
+    def layer(packed, bias):
+        query, key, value = (2 * packed).unflatten(-1, (3, 2, 6)).unbind(-3)
+        return neighborhood_attention(query, key, value, 3, (1, 2), rel_pos_bias=bias, backend=backend).flatten(-2)
+
+    def plain(packed, bias):
+        query, key, value = (2 * packed).unflatten(-1, (3, 2, 6)).unbind(-3)
+        out = neighborhood_attention(query, key, value, 3, (1, 2), rel_pos_bias=bias, backend="reference")
+        return out.flatten(-2)
+
+    for shape in (2, 7, 9, 36), (3, 11, 8, 36):
+        packed, bias = torch.randn(shape, requires_grad=True), torch.randn(2, 5, 5, requires_grad=True)
+        found, wanted = layer(packed, bias), plain(packed, bias)
+        close(found, wanted)
+        seed = torch.randn_like(found)
+        close(torch.autograd.grad(found, (packed, bias), seed), torch.autograd.grad(wanted, (packed, bias), seed))
+    assert counter.frame_count == (1 if dynamic else 2)
+
+
+def test_a_forced_backend_inside_compiled_code(compiled):
+    torch._dynamo.reset()
+    graphs = []
+
+    def keep(graph, example):
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return graph
+
+    layer = torch.compile(lambda *t: neighborhood_attention(*t, 3), fullgraph=True, backend=keep)
+    wanted = neighborhood_attention(q, k, v, 3)
+    close(layer(q, k, v), wanted)
+    with use_backend("reference"):
+        close(layer(q, k, v), wanted)
+    close(layer(q, k, v), wanted)
+    assert ["na_forward" in " ".join(graph) for graph in graphs] == [True, False]
+
+
+def test_bad_input_inside_compiled_code():
+    torch._dynamo.reset()
+    layer = torch.compile(lambda *t: neighborhood_attention(*t, 8), fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match="kernel_size 8 with dilation 1 needs an axis of 8 tokens or more"):
+        layer(q, k, v)
+
+
+class Layer(torch.nn.Module):
+    def forward(self, query, key, value, bias):
+        return neighborhood_attention(query, key, value, 3, 2, rel_pos_bias=bias)
+
+
+def test_export_and_back(compiled, tmp_path):
+    rows, columns = torch.export.Dim("rows", min=6, max=64), torch.export.Dim("columns", min=6, max=64)
+    shape = {1: rows, 2: columns}
+    tensors = [t.contiguous() for t in qkv()] + [BIAS]
+    program = torch.export.export(Layer(), tuple(tensors), dynamic_shapes=(shape, shape, shape, None))
+    assert any("na_forward" in str(node.target) for node in program.graph.nodes)
+    torch.export.save(program, tmp_path / "layer.pt2")
+    loaded = torch.export.load(tmp_path / "layer.pt2").module()
+    for size in (9, 7), (6, 13):
+        tensors[:3] = [torch.randn(2, *size, 3, 8) for _ in range(3)]
+        close(loaded(*tensors), Layer()(*tensors))
+
+
+def test_a_traced_graph_with_symbols(compiled):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    tensors = [t.contiguous() for t in qkv()]
+    graph = make_fx(lambda *t: neighborhood_attention(*t, 3), tracing_mode="symbolic")(*tensors)
+    close(graph(*tensors), neighborhood_attention(*tensors, 3))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap(compiled):
+    tensors = [torch.stack([t, 2 * t, -t]) for t in arguments()]
+    found = torch.vmap(call)(*tensors)
+    for i in range(3):
+        close([t[i] for t in found], list(call(*(t[i] for t in tensors))))
+    shared = torch.vmap(call, in_dims=(1, None, None), out_dims=1)(
+        tensors[0].movedim(0, 1), *(t[0] for t in tensors[1:3])
+    )
+    close(shared[0][:, 1], call(tensors[0][1], *(t[0] for t in tensors[1:3]))[0])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_function_transforms(compiled):
+    tensors, places = arguments(), tuple(range(6))
+    close(
+        torch.func.grad(objective, places)(*tensors),
+        torch.func.grad(lambda *t: objective(*t, backend="reference"), places)(*tensors),
+    )
+    samples = [torch.stack([t, 0.5 * t]) for t in tensors]
+    found = torch.vmap(torch.func.grad(objective, places))(*samples)
+    for i in range(2):
+        close([t[i] for t in found], list(torch.func.grad(objective, places)(*(t[i] for t in samples))))
+
+
+def test_forward_mode_is_the_references(compiled, served):
+    tensors = tuple(arguments())
+    along = tuple(torch.randn_like(t) for t in tensors)
+    _, found = torch.func.jvp(call, tensors, along)
+    _, wanted = torch.func.jvp(lambda *t: call(*t, backend="reference"), tensors, along)
+    assert set(served) == {"reference"}
+    close(found, wanted)
+    with pytest.raises(InputError, match="backend 'cpu' cannot serve this call: it has no forward-mode derivative"):
+        torch.func.jvp(lambda *t: call(*t, backend="cpu"), tensors, along)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_second_derivatives(compiled, bias):
+    found = []
+    for backend in "cpu", "reference":
+        tensors = [t for t in arguments(bias, bias, requires_grad=True) if t is not None]
+        grads = torch.autograd.grad(objective(*tensors, backend=backend), tensors, create_graph=True)
+        penalty = sum(grad.pow(2).sum() for grad in grads)
+        found.append(torch.autograd.grad(penalty, tensors))
+    close(*found, bound=1e-4)
+
+
+def test_third_derivatives(compiled):
+    def third(query, backend):
+        def first(query):
+            return torch.func.grad(objective)(query, *rest, backend=backend).pow(2).sum()
+
+        return torch.func.grad(lambda query: torch.func.grad(first)(query).pow(2).sum())(query)
+
+    query, *rest = arguments()
+    close(third(query, "cpu"), third(query, "reference"), bound=1e-3)
+
+
+@pytest.mark.parametrize("wanted", range(6))
+def test_a_gradient_for_one_input_alone(compiled, wanted):
+    grads = []
+    for backend in "cpu", "reference":
+        tensors = arguments()
+        tensors[wanted].requires_grad_()
+        grads.append(torch.autograd.grad(objective(*tensors, backend=backend), tensors[wanted]))
+    close(*grads)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_gradient_from_the_output_or_the_lse_alone(compiled, part):
+    grads = []
+    for backend in "cpu", "reference":
+        tensors = arguments(requires_grad=True)
+        result = call(*tensors, backend=backend)[part].sum()  # whose gradient is one number, expanded
+        grads.append(torch.autograd.grad(result, tensors, allow_unused=True, materialize_grads=True))
+    close(*grads)
+
+
+def test_autocast(compiled):
+    tensors = arguments(requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, lse = call(*tensors)
+        double, _ = call(*(t.double() for t in tensors))
+    assert out.dtype == torch.bfloat16 and lse.dtype == torch.float32 and double.dtype == torch.float64
+    cast = [t if place == 3 else t.bfloat16() for place, t in enumerate(tensors)]  # the bias keeps its digits
+    assert torch.equal(out, call(*cast)[0])
+    grads = torch.autograd.grad(out.float().sum(), tensors, allow_unused=True)
+    assert all(grad.dtype == torch.float32 for grad in grads)
+    close(grads, torch.autograd.grad(double.sum(), tensors), bound=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_two_runs_give_the_same_bits(compiled, dtype):
+    query, key, value = qkv(2, 30, 25, 3, 32, dtype=dtype, requires_grad=True)
+    bias = torch.randn(3, 13, 13, requires_grad=True)
+    runs, threads = [], torch.get_num_threads()
+    try:
+        for count in 1, 2, 2, 5:  # nor does the number of threads matter
+            torch.set_num_threads(count)
+            out, lse = neighborhood_attention(query, key, value, 7, (2, 3), rel_pos_bias=bias, return_lse=True)
+            seeds = torch.ones_like(out).cumsum(1), torch.ones_like(lse).cumsum(2)
+            runs.append((out, lse, *torch.autograd.grad((out, lse), (query, key, value, bias), seeds)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        for one, same in zip(runs[0], other, strict=True):
+            assert torch.equal(one, same)
+
+
+def test_deterministic_mode_changes_nothing(compiled, served):
+    tensors = arguments(requires_grad=True)
+    before = torch.autograd.grad(objective(*tensors), tensors)
+    torch.use_deterministic_algorithms(True)
+    try:
+        after = torch.autograd.grad(objective(*tensors), tensors)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert served == ["cpu", "cpu"]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_a_plan_is_not_taken_for_another_call(served):
+    """Calls that differ in one thing only, after one another: each gets what belongs to it."""
+    one, two, three = qkv(dtype=torch.float64)
+    changes = [
+        {}, dict(kernel_size=2), dict(dilation=2), dict(stride=3), dict(is_causal=True), dict(scale=0.0),
+        dict(scale=0.1), dict(rel_pos_bias=BIAS), dict(return_lse=True), dict(value=three[..., :3]),
+    ]  # fmt: skip
+    results = {}
+    for turn in range(2):
+        for number, change in enumerate(changes):
+            options = dict(query=one, key=two, value=three, kernel_size=3) | change
+            result = neighborhood_attention(**options)
+            result = result if isinstance(result, tuple) else (result,)
+            same = results.setdefault(number, result)
+            assert all(torch.equal(a, b) for a, b in zip(same, result, strict=True)), turn
+    different = {
+        tuple(result[0][:, 3:, 3:].flatten()[:5].tolist()) for number, result in results.items() if number != 8
+    }
+    assert len(different) == len(changes) - 1
+
+
+def fastest(run, rounds=30, calls=50):
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def test_a_call_costs_little_beside_its_work(compiled):
+    """Loose bounds, to hold on a busy machine; `bestiary benchmark kernels` measures."""
+    tensors = qkv(1, 3, 1, 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        bare = fastest(lambda: torch.ops.bestiary.na_forward(*tensors, None, None, None, [1], [1], [1], [False], 0.5))
+        whole = fastest(lambda: neighborhood_attention(*tensors, 1, scale=0.5))
+        aten = fastest(lambda: torch.add(tensors[0], tensors[1]))
+    finally:
+        torch.set_num_threads(threads)
+    assert whole - bare < 20e-6
+    assert whole - aten < 40e-6
+
+
+@pytest.mark.gpu
+def test_cuda_graphs():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    query, key, value = (t.cuda() for t in qkv(2, 14, 14, 2, 32, dtype=torch.bfloat16))
+    neighborhood_attention(query, key, value, 7)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = neighborhood_attention(query, key, value, 7)
+    query.copy_(-query)
+    graph.replay()
+    close(out, neighborhood_attention(query, key, value, 7), bound=0)
