@@ -1,0 +1,316 @@
+"""Time neighborhood attention against what else computes it, or (--tune) its backends against each other.
+
+All contestants of a layer take turns in one run; each is first checked against the float64 reference. Prints a table
+and, with --out, writes JSON: machine, versions, medians, bests, ratios, floors.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from bestiary.errors import InputError
+from bestiary.kernels import tuning
+from bestiary.kernels.neighborhood_attention import dispatch
+from bestiary.tools import kernel_contestants as contestants
+from bestiary.tools import kernel_memory, kernel_shapes, machine
+from bestiary.tools.kernel_contestants import Contestant, Problem, run, truth
+from bestiary.tools.timing import OnGpu, Timing, in_turns, on_cpu
+
+# Largest deviation as a part of the largest value: of a way that computes the same thing, not of a good one.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+PASSES = {"forward": False, "forward+backward": True}
+ROTATED_BYTES = 256 << 20  # of buffers on a GPU: more than its cache holds
+TUNED = ("nat", "dinat", "isotropic")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, measure, print, write; returns the exit status: 1 if ours was wrong anywhere, or for bad input."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    try:
+        cases = [case for text in args.shapes or (TUNED if args.tune else ["headline"]) for case in _cases(text)]
+        device = torch.device(args.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: PyTorch finds no CUDA device")
+        torch.set_num_threads(args.threads)
+        batch = args.batch or (1 if device.type == "cpu" else 128)
+        dtypes = [getattr(torch, name) for name in args.dtype]
+        problems = [
+            Problem(case, batch, dtype, device, PASSES[name], bias)
+            for case in dict.fromkeys(cases)
+            for dtype in dtypes
+            for name in args.passes
+            for bias in ([False] if args.tune else {"no": [False], "yes": [True], "both": [False, True]}[args.bias])
+        ]
+        return tune(args, problems) if args.tune else compare(args, problems)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bestiary benchmark kernels", description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--shapes", nargs="+", metavar="SET", help=f"{', '.join(kernel_shapes.SETS)}, or layers as 28x28,h8,d2,k7,D32")
+    add("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], default=["float32"])
+    add("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    add("--bias", choices=["no", "yes", "both"], default="no", help="relative position bias (no)")
+    add("--batch", type=int, help="pictures at a time; 1 on CPUs, 128 on GPUs if left out")
+    add("--threads", type=int, default=1, help="CPU threads (1: times of more mean little on a machine in use)")
+    add("--seconds", type=float, default=5.0, help="for all contestants of one layer together (5)")
+    add("--peers", nargs="*", metavar="NAME", help="only peers whose names start so; none: ours alone")
+    add("--memory", action="store_true", help="measure the memory that ours takes as well, in processes of their own")
+    add("--out", metavar="FILE", help="write the record as JSON")
+    add("--tune", action="store_true", help="time our backends, and keep their order for the choice among them")
+    add("--table", metavar="FILE", help="with --tune: the table to add to; the user's own if left out")
+    return parser
+
+
+def _cases(text: str):
+    try:
+        return kernel_shapes.parse(text)
+    except ValueError as error:
+        raise InputError(f"--shapes: {error}") from None
+
+
+def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
+    """Ours against all peers on every problem."""
+    console = Console()
+    others = contestants.peers(problems[0].device)
+    if args.peers is not None:
+        others = [peer for peer in others if any(peer.name.startswith(name) for name in args.peers)]
+    entrants = [contestants.of_backend(), *contestants.same_in_float32_and_without_bias(), *others]
+    peaks = machine.peaks(problems[0].device, args.threads)
+    record: dict[str, Any] = {
+        "tool": "bench_kernels",
+        "arguments": {key: value for key, value in vars(args).items() if value is not None},
+        "machine": machine.describe(problems[0].device),
+        "versions": machine.versions(),
+        "peaks": peaks,
+        "results": [],
+    }
+    for problem in problems:
+        result = measure(problem, entrants, args.seconds, peaks)
+        if args.memory:
+            result["memory"] = kernel_memory.measure(problem, args.threads)
+        record["results"].append(result)
+        console.print(show(result))
+    record["summary"] = summarize(record["results"])
+    console.print(show_summary(record))
+    if args.out:
+        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return int(any("wrong" in result["contestants"]["ours"] for result in record["results"]))
+
+
+def enter(
+    entrant: Contestant, problem: Problem, wanted: tuple[torch.Tensor, ...]
+) -> tuple[dict[str, Any], Callable[[], list[float]] | None]:
+    """What is known of it before it is timed, and the function of one turn; None where it does not take part."""
+    tensors = problem.tensors()
+    try:
+        attention = entrant.prepare(problem)
+        if isinstance(attention, str):
+            return {"left_out": attention}, None
+        got = run(attention, tensors, problem.backward)
+        deviation = contestants.error(got, wanted)
+        if not deviation <= TOLERANCE[problem.dtype]:
+            return {"wrong": deviation if math.isfinite(deviation) else "not finite"}, None
+        if problem.device.type == "cpu":
+            return {"error": deviation}, lambda: on_cpu(lambda: run(attention, tensors, problem.backward))
+        nbytes = sum(t.nbytes for t in tensors if t is not None)
+        copies = [problem.tensors(seed) for seed in range(1, min(16, 1 + ROTATED_BYTES // nbytes))]
+        turn = OnGpu([lambda t=t: run(attention, t, problem.backward) for t in (tensors, *copies)])
+        return {"error": deviation, "graph": turn.graph is not None}, turn
+    except (RuntimeError, ValueError) as failure:  # a peer that fails is no reason to stop
+        return {"left_out": f"{type(failure).__name__}: {str(failure).splitlines()[0]}"}, None
+
+
+def measure(
+    problem: Problem, entrants: list[Contestant], seconds: float, peaks: dict[str, Any], least: int = 3
+) -> dict[str, Any]:
+    """Check all entrants, time those that are right in turns, set the times against ours and against the floor."""
+    known: dict[str, dict[str, Any]] = {}
+    turns, wanted = {}, {problem: truth(problem, problem.tensors())}
+    for entrant in entrants:
+        own = problem._replace(**entrant.changes)
+        if entrant.changes and own == problem:
+            continue
+        if own not in wanted:
+            wanted[own] = truth(own, own.tensors())
+        known[entrant.name], turn = enter(entrant, own, wanted[own])
+        if turn is not None:
+            turns[entrant.name] = turn
+    timings, load = in_turns(turns, seconds, least) if turns else ({}, None)
+    for name, timing in timings.items():
+        known[name] |= milliseconds(timing)
+    result = {
+        "case": problem.case.name,
+        **problem.case._asdict(),
+        "batch": problem.batch,
+        "dtype": str(problem.dtype).removeprefix("torch."),
+        "pass": next(name for name, backward in PASSES.items() if backward == problem.backward),
+        "bias": problem.bias,
+        "backend": dispatch.OPERATOR.choose(problem.call()),
+        "load": load and load._asdict(),
+        "contestants": known,
+        "floor": floor(problem, peaks),
+    }
+    if ours := timings.get("ours"):
+        result["ratios"] = {
+            name: {"median": timing.median / ours.median, "best": timing.best / ours.best}
+            for name, timing in timings.items()
+            if name != "ours"
+        }
+        result["part_of_peak"] = result["floor"]["flop"] / peaks["flops"] / ours.best if peaks["flops"] else None
+        result["times_the_floor"] = {
+            "median": ours.median / result["floor"]["seconds"],
+            "best": ours.best / result["floor"]["seconds"],
+        }
+    return result
+
+
+def milliseconds(timing: Timing) -> dict[str, float]:
+    return {"median_ms": 1e3 * timing.median, "best_ms": 1e3 * timing.best, "calls": timing.calls}
+
+
+def floor(problem: Problem, peaks: dict[str, Any]) -> dict[str, float]:
+    """The least that has to be moved and computed, and the seconds that this takes at the measured peaks.
+
+    Forward: query, key, value, output and LSE once each. Backward: those with the output's gradient read, three
+    gradients written, LSE and delta read; the scores are computed again.
+    """
+    case = problem.case
+    queries = problem.batch * math.prod(case.spatial) * case.heads
+    keys, size = case.kernel_size**2, problem.dtype.itemsize
+    nbytes = 4 * case.channels * size + 4
+    flop, exponentials = 4 * keys * case.channels, keys
+    if problem.backward:
+        nbytes += 8 * case.channels * size + 8
+        flop, exponentials = flop + 10 * keys * case.channels, 2 * keys
+    bounds = [queries * nbytes / peaks["bytes"]] + ([queries * flop / peaks["flops"]] if peaks["flops"] else [])
+    return {
+        "bytes": queries * nbytes,
+        "flop": queries * flop,
+        "exponentials": queries * exponentials,
+        "seconds": max(bounds),
+    }
+
+
+def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means of the ratios over the layers, and how long a backward is in forwards."""
+    groups: dict[str, list[float]] = {}
+    for result in results:
+        for name, ratio in result.get("ratios", {}).items():
+            bias = ", bias" if result["bias"] else ""
+            groups.setdefault(f"{name}, {result['pass']}, {result['dtype']}{bias}", []).append(ratio["median"])
+    forwards = {_layer(r): r for r in results if r["pass"] == "forward" and "ratios" in r}
+    backward = {}
+    for result in results:
+        before = forwards.get(_layer(result))
+        if result["pass"] == "forward" or "ratios" not in result or before is None:
+            continue
+        both, one = (r["contestants"]["ours"] for r in (result, before))
+        name = f"{result['case']}, {result['dtype']}{', bias' if result['bias'] else ''}"
+        backward[name] = {key: both[f"{key}_ms"] / one[f"{key}_ms"] - 1 for key in ("median", "best")}
+    means = {
+        name: {"geometric_mean": statistics.geometric_mean(values), "least": min(values), "layers": len(values)}
+        for name, values in groups.items()
+    }
+    return {"ratios": means, "backward_in_forwards": backward}
+
+
+def _layer(result: dict[str, Any]) -> tuple:
+    return result["case"], result["dtype"], result["bias"], result["batch"]
+
+
+def show(result: dict[str, Any]) -> Group:
+    """A table of the times, and a line for each that was not timed, for ours against the floor, and for memory."""
+    load = result["load"]
+    title = (
+        f"{result['case']}, batch {result['batch']}, {result['dtype']}, {result['pass']}"
+        f"{', bias' if result['bias'] else ''}: backend {result['backend']}"
+        + (f", load {load['before']:.1f} to {load['after']:.1f}" if load else "")
+    )
+    table, lines = Table(), [title]
+    for heading in ("", "median ms", "best ms", "x median", "x best"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, known in result["contestants"].items():
+        if "median_ms" not in known:
+            why = f"left out, {known['left_out']}" if "left_out" in known else f"WRONG, deviates by {known['wrong']}"
+            lines.append(f"  {name}: {why}")
+            continue
+        ratio = result.get("ratios", {}).get(name)
+        ratios = (f"{ratio['median']:.2f}", f"{ratio['best']:.2f}") if ratio else ("", "")
+        table.add_row(name, f"{known['median_ms']:.3f}", f"{known['best_ms']:.3f}", *ratios)
+    if "times_the_floor" in result:
+        part = result["part_of_peak"]
+        peak = f"{100 * part:.1f} % of the peak, " if part else ""
+        lines.append(f"  ours at its best: {peak}{result['times_the_floor']['best']:.2f} times the floor")
+    if memory := result.get("memory"):
+        parts = ", ".join(f"{key} {100 * value['part']:.1f} %" for key, value in memory["extra"].items())
+        lines.append(f"  memory beside inputs and outputs, as part of q, k and v: {parts}")
+    return Group(*(Text(line) for line in lines[:1]), table, *(Text(line) for line in lines[1:]))
+
+
+def show_summary(record: dict[str, Any]) -> Table:
+    table = Table(title=f"ratios of medians to ours; {record['machine']['cpu']}", title_justify="left")
+    for heading in ("", "geometric mean", "least", "layers"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, mean in record["summary"]["ratios"].items():
+        table.add_row(name, f"{mean['geometric_mean']:.2f}", f"{mean['least']:.2f}", str(mean["layers"]))
+    for name, times in record["summary"]["backward_in_forwards"].items():
+        table.add_row(f"backward in forwards: {name}", f"{times['median']:.2f}", "", "")
+    return table
+
+
+def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
+    """Time the backends that the choice may take, and add their order to the table."""
+    console = Console()
+    seconds: dict[str, list[dict[str, float]]] = {}
+    for problem in problems:
+        call = problem.call()
+        names = [name for name in dict.fromkeys((*dispatch.rule(call), "sdpa"))]
+        names = [name for name in names if dispatch.OPERATOR.why_not(name, call) is None]
+        kind = dispatch.kind(call)
+        wanted = truth(problem, problem.tensors())
+        entrants = {name: enter(contestants.of_backend(name), problem, wanted) for name in names}
+        for name, (known, turn) in entrants.items():
+            if turn is None:
+                console.print(f"{problem.case.name}: {name} takes no part: {known}", markup=False)
+        turns = {name: turn for name, (_, turn) in entrants.items() if turn is not None}
+        if not turns:
+            continue
+        timings, load = in_turns(turns, args.seconds)
+        seconds.setdefault(kind, []).append({name: timing.median for name, timing in timings.items()})
+        order = ", ".join(
+            f"{name} {1e3 * t.median:.3f} ms" for name, t in sorted(timings.items(), key=lambda i: i[1].median)
+        )
+        console.print(f"{problem.case.name} ({kind}; load {load.after:.1f}): {order}", markup=False)
+    entries = {
+        kind: {
+            name: float(f"{statistics.fmean(one[name] for one in several):.4g}")
+            for name in several[0]
+            if all(name in one for one in several)
+        }
+        for kind, several in seconds.items()
+    }
+    path = Path(args.table) if args.table else tuning.user_table(dispatch.OPERATOR.name)
+    tuning.write(path, entries, machine.describe(problems[0].device) | {"threads": args.threads})
+    console.print(f"{len(entries)} orders in {os.path.relpath(path)}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

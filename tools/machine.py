@@ -1,0 +1,91 @@
+"""What a measurement was made on: processor, GPU, versions, commit, and what they can do at best."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bestiary
+from bestiary.errors import InputError
+from bestiary.kernels import build, peak
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; nothing on other systems."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    lines = path.read_text().split("\n\n")[0].splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, vectors, memory, GPU, the time."""
+    cpu = _cpuinfo()
+    machine = {
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "family": f"{cpu['cpu family']}/{cpu['model']}" if "cpu family" in cpu else "",
+        "cores": os.cpu_count(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "system": platform.platform(),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine["gpu"] = properties.name
+        machine["gpu_memory_gb"] = round(properties.total_memory / 2**30, 1)
+    return machine
+
+
+def versions() -> dict[str, str | None]:
+    """Of ours, Python, PyTorch, the peers, the compiler; the commit, marked where files differ from it."""
+    found: dict[str, str | None] = {
+        "bestiary": bestiary.__version__,
+        "commit": commit(),
+        "python": sys.version.split()[0],
+    }
+    for name in ("torch", "triton", "natten"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    found["cuda"] = torch.version.cuda
+    compiler = build.compiler()
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False) if compiler else None
+    found["compiler"] = done.stdout.splitlines()[0] if done and done.stdout else None
+    return found
+
+
+def commit() -> str | None:
+    """The checkout's commit; None where the package does not lie in one."""
+    home = Path(bestiary.__file__).parent
+
+    def git(*command: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(home), *command], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    found = git("rev-parse", "HEAD")
+    return f"{found} and changes" if found and git("status", "--porcelain", "--untracked-files=no") else found
+
+
+@functools.cache
+def peaks(device: torch.device, threads: int) -> dict[str, Any]:
+    """Bytes and float32 operations a second, measured: the operations on CPUs only, where they are a bound."""
+    found: dict[str, Any] = {"bytes": peak.copy_bytes(device), "flops": None}
+    if device.type == "cpu":
+        try:
+            found |= peak.peak_flops(threads)._asdict()
+        except InputError as error:
+            found["flops_not_measured"] = str(error)
+    return found
