@@ -73,7 +73,8 @@ def rule(call: Call) -> tuple[str, ...]:
 def rank(call: Call) -> tuple[str, ...]:
     """The backends to try, fastest first: as measured, then by the rule. Inside torch.compile by the rule alone."""
     order = rule(call)
-    if not torch.compiler.is_compiling():  # there sizes may be symbols, which a look-up would pin down
+    sizes = call.batch, *call.spatial, call.heads, call.channels
+    if not torch.compiler.is_compiling() and all(isinstance(n, int) for n in sizes):  # symbols cannot be looked up
         order = (*(name for name in tuning.order("neighborhood_attention", kind(call)) if name in BACKENDS), *order)
     # SDPA has no second derivative, and is not chosen for who may want it.
     return tuple(name for name in order if name != "sdpa" or not call.needs_grad)
@@ -173,12 +174,16 @@ def neighborhood_attention(
         name, window, scale = _plan(*tensors, *options)
     else:
         seen = _signature(tensors, options)
-        plan = OPERATOR.plans.get(seen)
+        try:
+            plan = OPERATOR.plans.get(seen)
+        except TypeError:  # symbolic sizes, in other tracers, have no hash; nor has an option that will be refused
+            seen = plan = None
         if plan is None:
             plan = _plan(*tensors, *options)
             if len(OPERATOR.plans) >= 4096:
                 OPERATOR.plans.clear()
-            OPERATOR.plans[seen] = plan
+            if seen is not None:
+                OPERATOR.plans[seen] = plan
         name, window, scale = plan
     out, lse = BACKENDS[name].run(*tensors, window, scale, return_lse)
     return (out, lse) if return_lse else out
