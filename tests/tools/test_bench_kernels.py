@@ -310,7 +310,8 @@ def test_memory_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("BESTIARY_BACKEND", "reference")
     found = kernel_memory.measure(TINY._replace(case=Case((32, 32), 2, 1, 3, 16), backward=True), threads=1)
     assert found["qkv"] >= kernel_memory.LEAST_BYTES
-    assert found["extra"]["forward"]["part"] > 1 and found["extra"]["backward"]["part"] > 1  # the reference gathers
+    extra = found["extra"]  # the reference gathers, and keeps that for its backward
+    assert extra["forward"]["part"] > 5 and 0.2 < extra["backward"]["part"] < 5
 
 
 def test_the_processors_peak_is_above_what_a_product_of_matrices_reaches():
