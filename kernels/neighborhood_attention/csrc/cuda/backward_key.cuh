@@ -54,7 +54,7 @@ NA_DEVICE void locate_keys_one(const NaProblem& p, const NaPlan& plan, unsigned 
 
 // What a chunk's columns, queries, need: bounds of their windows against the tile's keys, places, LSE and delta.
 struct QueryTable {
-  int4* windows;    // low, high, share of the bias index, unused
+  int4* windows;    // low, high, share of the bias index, kSpoilt or 0
   int2* offsets;    // in query and d_out
   float2* numbers;  // LSE in units of kUnit, delta
 
@@ -83,8 +83,9 @@ NA_DEVICE void describe_queries(const QueryTable& table, const NaProblem& p, con
         int c = a ? rest % (unsigned)tile.extent[a] : rest;
         rest = a ? rest / (unsigned)tile.extent[a] : 0;
         int q = tile.low[a] + c;
-        if (additional) {
+        if (additional) {  // keys are 1 on every axis, and all windows go from 0 to 1
           place[a] = q;
+          high += 1u << plan.shift[a];
         } else {
           // Keys of the tile are 1 to its size: so a window that ends before it or begins behind it has its values too.
           Axis axis = axis_of(p, a, tile.place.group[a]);
@@ -139,6 +140,7 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
   if (additional) {
     if (valid) {
       rows.extra = tile.first[2] + r;
+      rows.packed = plan.guard + (1u << plan.shift[0]) + (1u << plan.shift[1]) + (1u << plan.shift[2]);
       rows.key = rows.extra * p.additional_keys.axis[2], rows.value = rows.extra * p.additional_values.axis[2];
     }
     return rows;
@@ -176,7 +178,7 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
 template <typename T, int kBlocks>
 NA_DEVICE void score_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], const QueryTable& table, int at,
                              const unsigned (&packed)[2], const int (&row_bias)[2], const float* bias, float factor,
-                             unsigned guard, bool additional, int left) {
+                             unsigned guard, int left) {
   int t = threadIdx.x & 3;
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
@@ -188,18 +190,35 @@ NA_DEVICE void score_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], c
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
       int column = 8 * j + 2 * t + c;
-      int4 window = table.windows[at + column];
+      int2 window = *(const int2*)&table.windows[at + column];
       float2 number = table.numbers[at + column];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         int i = 2 * r + c;
         float x = fmaf(s[j][i], factor, -number.x);
         bool seen = is_seen(packed[r], (unsigned)window.x, (unsigned)window.y, guard);
-        if (additional) seen = column < left;
-        else if (bias && seen) x = fmaf(read_only(bias + row_bias[r] - window.z), kUnit<T>, x);
+        if (bias && seen) x = fmaf(read_only(bias + row_bias[r] - table.windows[at + column].z), kUnit<T>, x);
         s[j][i] = seen ? exponential<T>(x) : 0.f;
-        d_s[j][i] = s[j][i] * (d_s[j][i] - number.y);
+        d_s[j][i] = seen ? s[j][i] * (d_s[j][i] - number.y) : 0.f;
       }
+    }
+  }
+}
+
+// Weights of queries that clear_spoilt marked become NaN.
+template <int kBlocks>
+NA_DEVICE void spoil_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], const int4* windows, int left,
+                             const unsigned (&packed)[2], unsigned guard) {
+  int t = threadIdx.x & 3;
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (8 * (j & ~1) >= left) break;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int column = 8 * j + 2 * t + i % 2;
+      int4 window = windows[column];
+      bool seen = is_seen(packed[i / 2], (unsigned)window.x, (unsigned)window.y, guard);
+      if (seen && window.w == kSpoilt) s[j][i] = d_s[j][i] = NAN;
     }
   }
 }
@@ -219,7 +238,7 @@ NA_DEVICE void store_partial(const float (&acc)[kBlocks][4], float factor, float
 }
 
 template <typename T, int kWidest>
-__global__ void __launch_bounds__(256, 1)
+__global__ void __launch_bounds__(kThreads, resident(kWidest, false))
     na_key_gradient_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan, NA_PARAMETER int additional) {
   constexpr int kAtOnce = kColumnsAtOnce<T, kWidest, false>, kBlocks = kAtOnce / 8;
   constexpr int kOut = kWidest < kSliceChannels ? kWidest : kSliceChannels;
@@ -250,93 +269,107 @@ __global__ void __launch_bounds__(256, 1)
                  head, chunk);
     commit_copies();
   };
-  fetch(0, 0);
+  for (int careful = 0;; ++careful) {
+    bool broken = false;
+    fetch(0, 0);
 
-  bool first_time = true;
-  for (int block = warp; first_time || block < blocks; block += plan.warps, first_time = false) {
-    KeyRows row = describe_key_rows(p, plan, tile, additional, block);
-    const NaTensor &kt = additional ? p.additional_keys : p.key, &vt = additional ? p.additional_values : p.value;
-    bool key_vector = plan.vector & (additional ? NA_VECTOR_ADDITIONAL : NA_VECTOR_KEY);
-    bool value_vector = plan.vector & (additional ? NA_VECTOR_ADDITIONAL : NA_VECTOR_VALUE);
-    load_rows(key_memory, plan.row_stride[0], (const T*)kt.data + tile.place.batch * kt.batch + tile.head * kt.head,
-              row.key, p.channels, plan.d16, plan.d_pieces_log2, key_vector);
-    load_rows(value_memory, plan.row_stride[1], (const T*)vt.data + tile.place.batch * vt.batch + tile.head * vt.head,
-              row.value, p.value_channels, plan.e16, plan.e_pieces_log2, value_vector);
-    commit_copies();
-    unsigned packed[2];
-    int row_bias[2];
+    bool first_time = true;
+    for (int block = warp; first_time || block < blocks; block += plan.warps, first_time = false) {
+      KeyRows row = describe_key_rows(p, plan, tile, additional, block);
+      const NaTensor &kt = additional ? p.additional_keys : p.key, &vt = additional ? p.additional_values : p.value;
+      bool key_vector = plan.vector & (additional ? NA_VECTOR_ADDITIONAL : NA_VECTOR_KEY);
+      bool value_vector = plan.vector & (additional ? NA_VECTOR_ADDITIONAL : NA_VECTOR_VALUE);
+      load_rows(key_memory, plan.row_stride[0], (const T*)kt.data + tile.place.batch * kt.batch + tile.head * kt.head,
+                row.key, p.channels, plan.d16, plan.d_pieces_log2, key_vector);
+      load_rows(value_memory, plan.row_stride[1], (const T*)vt.data + tile.place.batch * vt.batch + tile.head * vt.head,
+                row.value, p.value_channels, plan.e16, plan.e_pieces_log2, value_vector);
+      commit_copies();
+      unsigned packed[2];
+      int row_bias[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      packed[r] = __shfl_sync(kAllLanes, row.packed, g + 8 * r);
-      row_bias[r] = __shfl_sync(kAllLanes, row.bias, g + 8 * r);
-    }
-    Rows<T, kWidest> keys, values;
-    keys.shared = key_memory, keys.stride = plan.row_stride[0];
-    values.shared = value_memory, values.stride = plan.row_stride[1];
-    float d_key[kOut / 8][4], d_value[kOut / 8][4];
+      for (int r = 0; r < 2; ++r) {
+        packed[r] = __shfl_sync(kAllLanes, row.packed, g + 8 * r);
+        row_bias[r] = __shfl_sync(kAllLanes, row.bias, g + 8 * r);
+      }
+      Rows<T, kWidest> keys, values;
+      keys.shared = key_memory, keys.stride = plan.row_stride[0];
+      values.shared = value_memory, values.stride = plan.row_stride[1];
+      float d_key[kOut / 8][4], d_value[kOut / 8][4];
 #pragma unroll
-    for (int c = 0; c < kOut / 8; ++c)
+      for (int c = 0; c < kOut / 8; ++c)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) d_key[c][i] = d_value[c][i] = 0.f;
+        for (int i = 0; i < 4; ++i) d_key[c][i] = d_value[c][i] = 0.f;
 
-    for (int step = 0; step < steps; ++step) {
-      int stage = plan.stages == 2 ? step & 1 : 0, next = step + plan.stages - 1;
-      if (steps > 1 && next < steps && next > 0) {
-        fetch(next, plan.stages == 2 ? next & 1 : 0);
-        if (plan.stages == 2) wait_copies<1>();
-        else wait_copies<0>();
-      } else {
-        wait_copies<0>();
+      for (int step = 0; step < steps; ++step) {
+        int stage = plan.stages == 2 ? step & 1 : 0, next = step + plan.stages - 1;
+        if (steps > 1 && next < steps && next > 0) {
+          fetch(next, plan.stages == 2 ? next & 1 : 0);
+          if (plan.stages == 2) wait_copies<1>();
+          else wait_copies<0>();
+        } else {
+          wait_copies<0>();
+        }
+        if (first_time) __syncthreads();
+        else __syncwarp();
+        if (careful && first_time) {
+          int count = min(plan.columns, tile.queries - step % chunks * plan.columns);
+          int4* windows = QueryTable(memory, plan, stage * width).windows;
+          auto mark = [&](int i) { windows[i].w = kSpoilt; };
+          clear_spoilt(queries + stage * width * plan.d_stride, plan.d_stride, count, plan.d16, plan.d_pieces_log2, mark);
+          clear_spoilt(d_outs + stage * width * plan.e_stride, plan.e_stride, count, plan.e16, plan.e_pieces_log2, mark);
+          __syncthreads();
+        }
+        if (step == 0) {
+          keys.keep(plan.d16);
+          values.keep(plan.e16);
+        }
+        int head = tile.head * group + step / chunks, begin = step % chunks * plan.columns;
+        QueryTable table(memory, plan, stage * width);
+        const float* bias = p.bias && !additional ? p.bias + (long long)head * plan.bins : nullptr;
+        int from = max(row.first, begin), to = min(row.end, min(begin + plan.columns, tile.queries));
+        for (int n = from & ~1; n < to; n += kAtOnce) {
+          int at = n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
+          const T* query = queries + (stage * width + at) * plan.d_stride;
+          const T* d_out = d_outs + (stage * width + at) * plan.e_stride;
+          float s[kBlocks][4], d_s[kBlocks][4];
+          product<T, kWidest, kBlocks>(s, keys, query, plan.d_stride, plan.d16, tiles);
+          product<T, kWidest, kBlocks>(d_s, values, d_out, plan.e_stride, plan.e16, tiles);
+          score_queries<T>(s, d_s, table, at, packed, row_bias, bias, p.scale * kUnit<T>, plan.guard, left);
+          if (careful) spoil_queries(s, d_s, table.windows + at, left, packed, plan.guard);
+          if constexpr (!kTensorCores<T>) spread(s, scratch);
+          accumulate<T>(d_value, s, scratch, d_out + slice, plan.e_stride, plan.e16 - slice, tiles);
+          if constexpr (!kTensorCores<T>) spread(d_s, scratch);
+          accumulate<T>(d_key, d_s, scratch, query + slice, plan.d_stride, plan.d16 - slice, tiles);
+        }
+        if (steps > 1) __syncthreads();
       }
-      if (first_time) __syncthreads();
-      else __syncwarp();
-      if (step == 0) {
-        keys.keep(plan.d16);
-        values.keep(plan.e16);
-      }
-      int head = tile.head * group + step / chunks, begin = step % chunks * plan.columns;
-      QueryTable table(memory, plan, stage * width);
-      const float* bias = p.bias && !additional ? p.bias + (long long)head * plan.bins : nullptr;
-      int from = max(row.first, begin), to = min(row.end, min(begin + plan.columns, tile.queries));
-      for (int n = from & ~1; n < to; n += kAtOnce) {
-        int at = n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
-        const T* query = queries + (stage * width + at) * plan.d_stride;
-        const T* d_out = d_outs + (stage * width + at) * plan.e_stride;
-        float s[kBlocks][4], d_s[kBlocks][4];
-        product<T, kWidest, kBlocks>(s, keys, query, plan.d_stride, plan.d16, tiles);
-        product<T, kWidest, kBlocks>(d_s, values, d_out, plan.e_stride, plan.e16, tiles);
-        score_queries<T>(s, d_s, table, at, packed, row_bias, bias, p.scale * kUnit<T>, plan.guard, additional, left);
-        if constexpr (!kTensorCores<T>) spread(s, scratch);
-        accumulate<T>(d_value, s, scratch, d_out + slice, plan.e_stride, plan.e16 - slice, tiles);
-        if constexpr (!kTensorCores<T>) spread(d_s, scratch);
-        accumulate<T>(d_key, d_s, scratch, query + slice, plan.d_stride, plan.d16 - slice, tiles);
-      }
-      if (steps > 1) __syncthreads();
-    }
 
-    int d_channels = min(p.channels - slice, kOut), e_channels = min(p.value_channels - slice, kOut);
-    if (additional) {
-      long long tokens = (long long)p.batch * p.additional * p.kv_heads;  // rows of one slot, (B, M, G)
-      long long at = (long long)tile.place.batch * p.additional * p.kv_heads + tile.head;
-      int slot = tile.place.tile[0];
-      float* partial = (float*)(p.workspace + plan.extra_at);
-      float* value_partial = partial + plan.slots * tokens * p.channels;
-      store_partial(d_key, p.scale, partial + (slot * tokens + at) * p.channels + slice, p.kv_heads * p.channels,
-                    tile.first[2] + block * 16, p.additional, d_channels);
-      store_partial(d_value, 1.f, value_partial + (slot * tokens + at) * p.value_channels + slice,
-                    p.kv_heads * p.value_channels, tile.first[2] + block * 16, p.additional, e_channels);
-      continue;
+      broken |= is_spoilt(d_key) || is_spoilt(d_value);
+      int d_channels = min(p.channels - slice, kOut), e_channels = min(p.value_channels - slice, kOut);
+      if (additional) {
+        long long tokens = (long long)p.batch * p.additional * p.kv_heads;  // rows of one slot, (B, M, G)
+        long long at = (long long)tile.place.batch * p.additional * p.kv_heads + tile.head;
+        int slot = tile.place.tile[0];
+        float* partial = (float*)(p.workspace + plan.extra_at);
+        float* value_partial = partial + plan.slots * tokens * p.channels;
+        store_partial(d_key, p.scale, partial + (slot * tokens + at) * p.channels + slice, p.kv_heads * p.channels,
+                      tile.first[2] + block * 16, p.additional, d_channels);
+        store_partial(d_value, 1.f, value_partial + (slot * tokens + at) * p.value_channels + slice,
+                      p.kv_heads * p.value_channels, tile.first[2] + block * 16, p.additional, e_channels);
+        continue;
+      }
+      long long at = tile.place.batch;
+      int most = kOut / kPiece<T>, pieces = 0;
+      while ((1 << pieces) < most) ++pieces;
+      store_rows<T>(d_key, p.scale, p.scale, key_memory, plan.row_stride[0],
+                    (T*)p.d_key.data + at * p.d_key.batch + tile.head * p.d_key.head + slice,
+                    row.token < 0 ? -1 : (long long)row.token * p.kv_heads * p.channels, d_channels,
+                    min(plan.d_pieces_log2, pieces), plan.vector & NA_VECTOR_D_KEY);
+      store_rows<T>(d_value, 1.f, 1.f, value_memory, plan.row_stride[1],
+                    (T*)p.d_value.data + at * p.d_value.batch + tile.head * p.d_value.head + slice,
+                    row.token < 0 ? -1 : (long long)row.token * p.kv_heads * p.value_channels, e_channels,
+                    min(plan.e_pieces_log2, pieces), plan.vector & NA_VECTOR_D_VALUE);
     }
-    long long at = tile.place.batch;
-    int most = kOut / kPiece<T>, pieces = 0;
-    while ((1 << pieces) < most) ++pieces;
-    store_rows<T>(d_key, p.scale, p.scale, key_memory, plan.row_stride[0],
-                  (T*)p.d_key.data + at * p.d_key.batch + tile.head * p.d_key.head + slice,
-                  row.token < 0 ? -1 : (long long)row.token * p.kv_heads * p.channels, d_channels,
-                  min(plan.d_pieces_log2, pieces), plan.vector & NA_VECTOR_D_KEY);
-    store_rows<T>(d_value, 1.f, 1.f, value_memory, plan.row_stride[1],
-                  (T*)p.d_value.data + at * p.d_value.batch + tile.head * p.d_value.head + slice,
-                  row.token < 0 ? -1 : (long long)row.token * p.kv_heads * p.value_channels, e_channels,
-                  min(plan.e_pieces_log2, pieces), plan.vector & NA_VECTOR_D_VALUE);
+    if (careful || !any_thread(broken)) break;
   }
 }

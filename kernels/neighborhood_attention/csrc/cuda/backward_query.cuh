@@ -43,7 +43,8 @@ NA_DEVICE void add_to_bins(float* bins, const float* scratch, const int4* table,
 }
 
 template <typename T, int kWidest>
-__global__ void __launch_bounds__(256, 1) na_query_gradient_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan) {
+__global__ void __launch_bounds__(kThreads, resident(kWidest, false))
+    na_query_gradient_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan) {
   constexpr int kAtOnce = kColumnsAtOnce<T, kWidest, false>, kBlocks = kAtOnce / 8;
   static_assert(kAtOnce <= 32, "add_to_bins has a lane for every column");
   NA_SHARED_MEMORY(memory);
@@ -76,98 +77,113 @@ __global__ void __launch_bounds__(256, 1) na_query_gradient_kernel(NA_PARAMETER 
     if (tile.empty) continue;
     int chunks = (tile.columns + plan.columns - 1) / plan.columns;
     int blocks = (tile.rows[0] * tile.rows[1] * tile.rows[2] + 15) / 16;
-    describe_keys(table, p, plan, tile, 0);
-    __syncthreads();
-    load_keys(keys, values, table, p, plan, tile, 0);
-    commit_copies();
-
-    bool first_time = true;
-    for (int block = warp; first_time || block < blocks; block += plan.warps, first_time = false) {
-      QueryRows row = describe_rows(p, plan, tile, block);
-      const T* query = (const T*)p.query.data + tile.place.batch * p.query.batch + head * p.query.head;
-      const T* d_out = (const T*)p.d_out.data + tile.place.batch * p.d_out.batch + head * p.d_out.head;
-      load_rows(query_memory, plan.row_stride[0], query, offset_of(p.query, row), p.channels, plan.d16,
-                plan.d_pieces_log2, plan.vector & NA_VECTOR_QUERY);
-      load_rows(d_out_memory, plan.row_stride[1], d_out, offset_of(p.d_out, row), p.value_channels, plan.e16,
-                plan.e_pieces_log2, plan.vector & NA_VECTOR_D_OUT);
+    for (int careful = 0;; ++careful) {
+      bool broken = false;
+      describe_keys(table, p, plan, tile, 0);
+      __syncthreads();
+      load_keys(keys, values, table, p, plan, tile, 0);
       commit_copies();
-      RowBounds bounds = bounds_of(row);
-      float lse[2], delta[2], d_query[kWidest / 8][4];
-      int tokens[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        tokens[r] = __shfl_sync(kAllLanes, row.token, g + 8 * r);
-        long long all = (long long)p.length[0] * p.length[1] * p.length[2];
-        long long at = (tile.place.batch * all + tokens[r]) * p.heads + head;
-        lse[r] = tokens[r] < 0 ? 0.f : p.lse[at] * kUnit<T>;
-        delta[r] = tokens[r] < 0 || !p.d_lse ? 0.f : -p.d_lse[at];
-      }
-      Rows<T, kWidest> queries, d_outs;
-      queries.shared = query_memory, queries.stride = plan.row_stride[0];
-      d_outs.shared = d_out_memory, d_outs.stride = plan.row_stride[1];
-#pragma unroll
-      for (int c = 0; c < kWidest / 8; ++c)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) d_query[c][i] = 0.f;
 
-      for (int chunk = 0; chunk < chunks; ++chunk) {
-        int stage = plan.stages == 2 ? chunk & 1 : 0, next = chunk + plan.stages - 1;
-        if (chunks > 1 && next < chunks && next > 0) {
-          int at = plan.stages == 2 ? next & 1 : 0;
-          describe_keys(table + at * step, p, plan, tile, next);
-          __syncthreads();
-          load_keys(keys + at * step * plan.d_stride, values + at * step * plan.e_stride, table + at * step, p, plan,
-                    tile, next);
-          commit_copies();
-          if (plan.stages == 2) wait_copies<1>();
-          else wait_copies<0>();
-        } else {
-          wait_copies<0>();
-        }
-        if (first_time) __syncthreads();
-        else __syncwarp();
-        if (chunk == 0) {
-          queries.keep(plan.d16);
-          d_outs.keep(plan.e16);
+      bool first_time = true;
+      for (int block = warp; first_time || block < blocks; block += plan.warps, first_time = false) {
+        QueryRows row = describe_rows(p, plan, tile, block);
+        const T* query = (const T*)p.query.data + tile.place.batch * p.query.batch + head * p.query.head;
+        const T* d_out = (const T*)p.d_out.data + tile.place.batch * p.d_out.batch + head * p.d_out.head;
+        load_rows(query_memory, plan.row_stride[0], query, offset_of(p.query, row), p.channels, plan.d16,
+                  plan.d_pieces_log2, plan.vector & NA_VECTOR_QUERY);
+        load_rows(d_out_memory, plan.row_stride[1], d_out, offset_of(p.d_out, row), p.value_channels, plan.e16,
+                  plan.e_pieces_log2, plan.vector & NA_VECTOR_D_OUT);
+        commit_copies();
+        RowBounds bounds = bounds_of(row);
+        float lse[2], delta[2], d_query[kWidest / 8][4];
+        int tokens[2];
 #pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            const T* out = (const T*)p.out.data + tile.place.batch * p.out.batch + head * p.out.head +
-                           offset_of_token(tokens[r], p.heads * p.value_channels);
-            delta[r] += row_product(d_out_memory + (g + 8 * r) * plan.row_stride[1], tokens[r] < 0 ? nullptr : out,
-                                    p.value_channels, plan.vector & NA_VECTOR_OUT);
-            long long all = (long long)p.length[0] * p.length[1] * p.length[2];
-            if (t == 0 && tokens[r] >= 0) {
-              deltas[(tile.place.batch * all + tokens[r]) * p.heads + head] = delta[r];
+        for (int r = 0; r < 2; ++r) {
+          tokens[r] = __shfl_sync(kAllLanes, row.token, g + 8 * r);
+          long long all = (long long)p.length[0] * p.length[1] * p.length[2];
+          long long at = (tile.place.batch * all + tokens[r]) * p.heads + head;
+          lse[r] = tokens[r] < 0 ? 0.f : p.lse[at] * kUnit<T>;
+          delta[r] = tokens[r] < 0 || !p.d_lse ? 0.f : -p.d_lse[at];
+        }
+        Rows<T, kWidest> queries, d_outs;
+        queries.shared = query_memory, queries.stride = plan.row_stride[0];
+        d_outs.shared = d_out_memory, d_outs.stride = plan.row_stride[1];
+#pragma unroll
+        for (int c = 0; c < kWidest / 8; ++c)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) d_query[c][i] = 0.f;
+
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          int stage = plan.stages == 2 ? chunk & 1 : 0, next = chunk + plan.stages - 1;
+          if (chunks > 1 && next < chunks && next > 0) {
+            int at = plan.stages == 2 ? next & 1 : 0;
+            describe_keys(table + at * step, p, plan, tile, next);
+            __syncthreads();
+            load_keys(keys + at * step * plan.d_stride, values + at * step * plan.e_stride, table + at * step, p, plan,
+                      tile, next);
+            commit_copies();
+            if (plan.stages == 2) wait_copies<1>();
+            else wait_copies<0>();
+          } else {
+            wait_copies<0>();
+          }
+          if (first_time) __syncthreads();
+          else __syncwarp();
+          if (careful && first_time) {
+            int count = min(plan.columns, tile.columns - chunk * plan.columns);
+            clear_spoilt(keys + stage * step * plan.d_stride, plan.d_stride, count, plan.d16, plan.d_pieces_log2,
+                         [&](int i) { table[stage * step + i].w = kSpoilt; });
+            __syncthreads();
+          }
+          if (chunk == 0) {
+            queries.keep(plan.d16);
+            d_outs.keep(plan.e16);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+              const T* out = (const T*)p.out.data + tile.place.batch * p.out.batch + head * p.out.head +
+                             offset_of_token(tokens[r], p.heads * p.value_channels);
+              delta[r] += row_product(d_out_memory + (g + 8 * r) * plan.row_stride[1], tokens[r] < 0 ? nullptr : out,
+                                      p.value_channels, plan.vector & NA_VECTOR_OUT);
+              long long all = (long long)p.length[0] * p.length[1] * p.length[2];
+              if (t == 0 && tokens[r] >= 0) {
+                deltas[(tile.place.batch * all + tokens[r]) * p.heads + head] = delta[r];
+              }
             }
           }
-        }
 
-        int begin = chunk * plan.columns, end = min(begin + plan.columns, tile.columns);
-        for (int part = 0; part < 2; ++part) {  // the window, the additional tokens
-          int from = max(part ? tile.extra_at : row.first, begin), to = min(part ? tile.columns : row.end, end);
-          if (part && p.additional == 0) break;
-          for (int n = from & ~1; n < to; n += kAtOnce) {
-            int at = stage * step + n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
-            float s[kBlocks][4], d_s[kBlocks][4];
-            product<T, kWidest, kBlocks>(s, queries, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);
-            product<T, kWidest, kBlocks>(d_s, d_outs, values + at * plan.e_stride, plan.e_stride, plan.e16, tiles);
-            score_keys<T>(s, table + at, bounds, bias, p.scale * kUnit<T>, plan.guard, part, left);
+          int begin = chunk * plan.columns, end = min(begin + plan.columns, tile.columns);
+          for (int part = 0; part < 2; ++part) {  // the window, the additional tokens
+            int from = max(part ? tile.extra_at : row.first, begin), to = min(part ? tile.columns : row.end, end);
+            if (part && p.additional == 0) break;
+            for (int n = from & ~1; n < to; n += kAtOnce) {
+              int at = stage * step + n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
+              float s[kBlocks][4], d_s[kBlocks][4];
+              product<T, kWidest, kBlocks>(s, queries, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);
+              product<T, kWidest, kBlocks>(d_s, d_outs, values + at * plan.e_stride, plan.e_stride, plan.e16, tiles);
+              score_keys<T>(s, table + at, bounds, bias, p.scale * kUnit<T>, plan.guard, part, left);
+              if (careful) spoil_keys(s, table + at, left);
 #pragma unroll
-            for (int j = 0; j < kBlocks; ++j)
+              for (int j = 0; j < kBlocks; ++j)
 #pragma unroll
-              for (int i = 0; i < 4; ++i) d_s[j][i] = exponential<T>(s[j][i] - lse[i / 2]) * (d_s[j][i] - delta[i / 2]);
-            bool binned = bins != nullptr && part == 0;
-            if (!kTensorCores<T> || binned) spread(d_s, scratch);
-            accumulate<T>(d_query, d_s, scratch, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);
-            if (binned) add_to_bins<kAtOnce>(bins, scratch, table + at, row.bias, 16 * tiles);
+                for (int i = 0; i < 4; ++i) {
+                  float weight = exponential<T>(s[j][i] - lse[i / 2]);
+                  d_s[j][i] = s[j][i] == -INFINITY ? 0.f : weight * (d_s[j][i] - delta[i / 2]);
+                }
+              bool binned = bins != nullptr && part == 0 && !careful;  // they are complete after the first time
+              if (!kTensorCores<T> || binned) spread(d_s, scratch);
+              accumulate<T>(d_query, d_s, scratch, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);
+              if (binned) add_to_bins<kAtOnce>(bins, scratch, table + at, row.bias, 16 * tiles);
+            }
           }
+          if (chunks > 1) __syncthreads();
         }
-        if (chunks > 1) __syncthreads();
+        broken |= is_spoilt(d_query);
+        T* result = (T*)p.d_query.data + tile.place.batch * p.d_query.batch + head * p.d_query.head;
+        store_rows<T>(d_query, p.scale, p.scale, query_memory, plan.row_stride[0], result,
+                      offset_of_token(row.token, p.heads * p.channels), p.channels, plan.d_pieces_log2,
+                      plan.vector & NA_VECTOR_D_QUERY);
       }
-      T* result = (T*)p.d_query.data + tile.place.batch * p.d_query.batch + head * p.d_query.head;
-      store_rows<T>(d_query, p.scale, p.scale, query_memory, plan.row_stride[0], result,
-                    offset_of_token(row.token, p.heads * p.channels), p.channels, plan.d_pieces_log2,
-                    plan.vector & NA_VECTOR_D_QUERY);
+      if (careful || !any_thread(broken)) break;
     }
   }
 

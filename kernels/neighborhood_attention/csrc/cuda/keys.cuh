@@ -205,3 +205,17 @@ NA_DEVICE void score_keys(float (&s)[kBlocks][4], const int4* table, const RowBo
     }
   }
 }
+
+// Scores that see a column which clear_spoilt marked become NaN.
+template <int kBlocks>
+NA_DEVICE void spoil_keys(float (&s)[kBlocks][4], const int4* table, int left) {
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (8 * (j & ~1) >= left) break;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      bool spoilt = table[8 * j + 2 * (threadIdx.x & 3) + i % 2].w == kSpoilt;
+      if (spoilt && s[j][i] != -INFINITY) s[j][i] = NAN;
+    }
+  }
+}

@@ -59,7 +59,14 @@ extern "C" int na_cuda_backward(const NaProblem* p, void* stream) {
   }
 }
 
-#ifndef NA_EMULATED
+#ifdef NA_EMULATED
+extern "C" int na_cuda_device(int, int* processors, int* shared_limit, int* capability) {
+  const char* kilobytes = getenv("NA_EMULATED_SHARED");  // sm_80: 163, sm_86 and sm_89: 99, sm_90: 227
+  *processors = 4, *shared_limit = (kilobytes ? atoi(kilobytes) : 227) * 1024, *capability = 90;
+  return 0;
+}
+extern "C" const char* na_cuda_error(int) { return "emulated"; }
+#else
 extern "C" int na_cuda_device(int device, int* processors, int* shared_limit, int* capability) {
   int major = 0, minor = 0;
   cudaError_t error = cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device);

@@ -25,6 +25,11 @@ constexpr int columns_at_once(bool tensor_cores, int widest, bool forward) {
   return forward && widest <= 64 ? 64 : 32;
 }
 
+constexpr int kThreads = 128;  // at most; four warps
+
+// CTAs that have to fit on a processor: how many registers the kernels may use.
+constexpr int resident(int widest, bool forward) { return widest <= 32 ? (forward ? 4 : 3) : forward && widest <= 64 ? 3 : 2; }
+
 struct NaPlan {
   int tile[3], tiles[3];                // rows of a CTA an axis; CTAs an axis (of the longest dilation group)
   int shift[3];                         // where the axes stand in packed coordinates
@@ -215,7 +220,7 @@ inline bool na_plan(const NaProblem& p, NaKind kind, NaPlan& plan) {
   bool whole = false;
   if (heads_a_row == 1 && tokens <= 1024 && (tokens <= 64 || grid >= 2LL * p.processors)) {
     for (int i = 0; i < 3; ++i) plan.tile[i] = n[i];
-    plan.warps = tokens > 128 ? 8 : na_min(4, (int)(tokens + 15) / 16);
+    plan.warps = na_min(4, (int)(tokens + 15) / 16);
     whole = na_fit(p, kind, plan, na_round_up((int)tokens, 16) + extra, true);
   }
   if (!whole) {

@@ -96,6 +96,7 @@ NA_DEVICE float power_of_two(float x) {  // 2^x; minus infinity gives 0
 
 NA_DEVICE int warp_min(int x) { return __reduce_min_sync(kAllLanes, x); }
 NA_DEVICE int warp_max(int x) { return __reduce_max_sync(kAllLanes, x); }
+NA_DEVICE bool any_thread(bool x) { return __syncthreads_or(x); }  // of the CTA; a barrier too
 NA_DEVICE float read_only(const float* p) { return __ldg(p); }
 
 template <typename Kernel, typename... Arguments>

@@ -52,6 +52,37 @@ NA_DEVICE void load_columns(T* shared, int stride, int count, const T* base, int
   }
 }
 
+constexpr int kSpoilt = -2;  // in the table of columns
+
+// A weight of 0 does not keep a NaN away in a product of matrices. Where a result is not finite, the CTA starts again and
+// replaces what is not finite in the columns of [0, count) by zeros; mark(i) is called for their columns, of which the
+// rows that see them become NaN, and no others.
+template <typename T, typename Mark>
+NA_DEVICE void clear_spoilt(T* shared, int stride, int count, int padded, int pieces_log2, Mark mark) {
+  int piece = (threadIdx.x & ((1 << pieces_log2) - 1)) * kPiece<T>;
+  if (piece >= padded) return;
+  for (int i = threadIdx.x >> pieces_log2; i < count; i += blockDim.x >> pieces_log2) {
+    for (int c = 0; c < kPiece<T>; ++c) {
+      T& x = shared[i * stride + piece + c];
+      if (to_float(x) * 0.f != 0.f) {
+        x = T{};
+        mark(i);
+      }
+    }
+  }
+}
+
+// Whether one of the numbers is not finite.
+template <int kBlocks>
+NA_DEVICE bool is_spoilt(const float (&acc)[kBlocks][4]) {
+  float probe = 0.f;
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) probe = fmaf(acc[j][i], 0.f, probe);
+  return probe != 0.f;
+}
+
 // A warp's 16 rows; lane r (and r + 16) knows where row r lies, negative for zeros.
 template <typename T>
 NA_DEVICE void load_rows(T* shared, int stride, const T* base, long long offset, int channels, int padded,

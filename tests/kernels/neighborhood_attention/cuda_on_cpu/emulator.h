@@ -73,6 +73,7 @@ struct Cta {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
+  bool votes[2] = {false, false};
   Fiber* now = nullptr;
   int direction = 1;
   long long waits = 0;  // switches since anything moved on: a deadlock makes it grow without end
@@ -145,6 +146,17 @@ void run(unsigned ctas, int threads, int shared_bytes, const std::function<void(
 inline void __syncthreads() { emulator::meet(emulator::cta().barrier, emulator::cta().threads, "__syncthreads"); }
 inline void __syncwarp() { emulator::meet(emulator::warp().barrier, 32, "__syncwarp"); }
 
+inline bool any_thread(bool x) {
+  emulator::Cta& c = emulator::cta();
+  unsigned turn = c.barrier.generation & 1;
+  c.votes[turn] |= x;
+  emulator::meet(c.barrier, c.threads, "any_thread");
+  bool any = c.votes[turn];
+  emulator::meet(c.barrier, c.threads, "any_thread");
+  c.votes[turn] = false;
+  emulator::meet(c.barrier, c.threads, "any_thread");
+  return any;
+}
 template <typename T>
 T __shfl_sync(unsigned, T x, int from) {
   T all[32];
