@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .key_gradient import key_gradient_launch
-from .query_gradient import query_gradient_launch
+from .query_gradient import bias_from_partial, bias_partial, query_gradient_launch
 from .small_gradients import bias_gradient, extra_gradient
 from .tiling import axes_of
 
@@ -51,11 +51,14 @@ def backward(
         bias = None if rel_pos_bias is None else rel_pos_bias.contiguous()
         delta = torch.empty(lse.shape, dtype=torch.float32, device=lse.device)
         extras = additional_keys, additional_values
+        partial = None if bias is None else bias_partial(query, value, axes)
         query_gradient_launch(
-            d_out, d_lse, query, key, value, out, lse, bias, *extras, axes, scale, d_query, delta
+            d_out, d_lse, query, key, value, out, lse, bias, *extras, axes, scale, d_query, delta, partial
         ).run()
         key_gradient_launch(d_out, query, key, value, lse, delta, bias, axes, scale, d_key, d_value).run()
-        if bias is not None:
+        if partial is not None:
+            d_bias = bias_from_partial(partial, axes)
+        elif bias is not None:
             d_bias = bias_gradient(d_out, query, key, value, lse, delta, bias, axes=axes, scale=scale)
         if additional_keys is not None and additional_values is not None and additional_keys.shape[1]:
             d_extra_keys, d_extra_values = extra_gradient(

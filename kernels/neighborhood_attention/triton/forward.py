@@ -9,7 +9,17 @@ from .launch import (
     Launch, Strides, five, map_arguments, names, three, tile_constants, tile_programs, upcast, window_constants,
 )  # fmt: skip
 from .tiling import Axes, axes_of, tiling
-from .windows import chunk_places, key_range, load_rows, locate, products, seen_bits, store_rows, tile_places, unpack_bits
+from .windows import (
+    chunk_places,
+    key_range,
+    load_rows,
+    locate,
+    products,
+    seen_bits,
+    store_rows,
+    tile_places,
+    unpack_bits,
+)
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), ("ek_b", "ek_m", "ek_h", "ev_b", "ev_m", "ev_h"), three("bias_"),
@@ -81,9 +91,7 @@ def forward_kernel(
             there = token < extra
             key_rows, value_rows = token * ek_m.to(tl.int64) * UNIT, token * ev_m.to(tl.int64) * UNIT
             keys = load_rows(extra_keys, key_rows, there, 0, D, BLOCK_D, UPCAST)
-            scores = products(
-                queries, query, query_rows, inside, keys, extra_keys, key_rows, there, D, BLOCK_D, UPCAST
-            )
+            scores = products(queries, query, query_rows, inside, keys, extra_keys, key_rows, there, D, BLOCK_D, UPCAST)
             values = load_rows(extra_values, value_rows, there, value_block * BLOCK_E, E, BLOCK_E, UPCAST)
             total, top, sums = _attend(scores * (scale * LOG2E), there[None, :], values, total, top, sums)
 
@@ -141,7 +149,7 @@ def forward_launch(
     """Writes `out` and `lse`, both contiguous, as is `rel_pos_bias`."""
     heads, channels = query.shape[-2:]
     value_channels = value.shape[-1]
-    tiles = tiling(axes, "forward", channels, value_channels, query.element_size())
+    tiles = tiling(axes, "forward", channels, value_channels, query.element_size(), rel_pos_bias is not None)
     strides = Strides()
     for name, tensor in (("q", query), ("k", key), ("v", value)):
         strides.add(five(name), axes.strides(tensor))

@@ -108,9 +108,7 @@ def key_gradient_kernel(
             scores = scores * (scale * LOG2E)
         weights = tl.where(seen, tl.math.exp2(scores - lses[None, :]), 0.0)
         d_outs = load_rows(d_out, d_out_rows, there, 0, E, BLOCK_E, UPCAST)
-        d_weights = products(
-            values, value, value_rows, inside, d_outs, d_out, d_out_rows, there, E, BLOCK_E, UPCAST
-        )
+        d_weights = products(values, value, value_rows, inside, d_outs, d_out, d_out_rows, there, E, BLOCK_E, UPCAST)
         if E > BLOCK_E:
             d_outs = load_rows(d_out, d_out_rows, there, block * BLOCK_E, E, BLOCK_E, UPCAST)
         d_values += tl.dot(weights.to(d_outs.dtype), d_outs, input_precision="ieee")
@@ -139,7 +137,7 @@ def key_gradient_launch(
     """Writes `d_key` and `d_value`; `delta` is the query gradient's, `lse` and `rel_pos_bias` are contiguous."""
     heads, channels = key.shape[-2:]
     value_channels = value.shape[-1]
-    tiles = tiling(axes, "key", channels, value_channels, query.element_size())
+    tiles = tiling(axes, "key", channels, value_channels, query.element_size(), rel_pos_bias is not None)
     strides = Strides()
     for name, tensor in (("q", query), ("k", key), ("v", value), ("do", d_out)):
         strides.add(five(name), axes.strides(tensor))

@@ -83,9 +83,15 @@ def bias_gradient_kernel(
         seen1 = (token1 // dil1 + distance1 >= start1) & (token1 // dil1 + distance1 < end1)
         seen2 = (token2 // dil2 + distance2 >= start2) & (token2 // dil2 + distance2 < end2)
         seen = seen0 & seen1 & seen2 & (token < tokens)
-        query_rows = (batch * q_b + token0 * q_0.to(tl.int64) + token1 * q_1.to(tl.int64) + token2 * q_2.to(tl.int64)) * UNIT
-        key_rows = (batch * k_b + token0 * k_0.to(tl.int64) + token1 * k_1.to(tl.int64) + token2 * k_2.to(tl.int64)) * UNIT
-        value_rows = (batch * v_b + token0 * v_0.to(tl.int64) + token1 * v_1.to(tl.int64) + token2 * v_2.to(tl.int64)) * UNIT
+        query_rows = (
+            batch * q_b + token0 * q_0.to(tl.int64) + token1 * q_1.to(tl.int64) + token2 * q_2.to(tl.int64)
+        ) * UNIT
+        key_rows = (
+            batch * k_b + token0 * k_0.to(tl.int64) + token1 * k_1.to(tl.int64) + token2 * k_2.to(tl.int64)
+        ) * UNIT
+        value_rows = (
+            batch * v_b + token0 * v_0.to(tl.int64) + token1 * v_1.to(tl.int64) + token2 * v_2.to(tl.int64)
+        ) * UNIT
         d_out_rows = (
             batch * do_b + token0 * do_0.to(tl.int64) + token1 * do_1.to(tl.int64) + token2 * do_2.to(tl.int64)
         ) * UNIT

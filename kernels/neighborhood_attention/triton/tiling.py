@@ -122,19 +122,24 @@ def tile_shape(axes: Axes, block: int, chunk: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1024)
-def tiling(axes: Axes, kernel: str, channels: int, value_channels: int, itemsize: int) -> Tiling:
+def tiling(axes: Axes, kernel: str, channels: int, value_channels: int, itemsize: int, bias: bool) -> Tiling:
     """The tiles of one kernel, "forward", "query" (gradient) or "key" (gradient), by a rule: nothing is timed.
 
     Sizes are bounded by what keeps accumulators and scores in registers; the ahead-of-time compile tests hold it.
     """
     widest = power_of_two(max(channels, value_channels, 16))
-    if itemsize == 4:  # multiplied without tensor cores: operands take registers as well
-        block, chunk, most = (32, 32, 64) if widest <= 64 else (16, 16, 64)
-        warps = 4
-    elif widest <= 64:
-        block, chunk, most, warps = 64, 32, 64, 4
+    table = bias and kernel == "query"  # sums the bias's gradient too
+    if itemsize == 4:  # multiplied without tensor cores, so operands take registers as well
+        most, narrow = 64, widest <= (32 if table else 64)
+        block, chunk = (32, 32) if narrow else (16, 16)
+        warps = 8 if narrow and (table or kernel == "key") else 4
+        stages = 2 if narrow and not (bias and kernel == "key") else 1
     else:
-        block, chunk, most, warps = 64 if kernel == "forward" else 32, 32, 128, 4
+        most, narrow = (64, True) if widest <= 64 else (128, False)
+        block = 64 if narrow or kernel == "forward" else 32
+        chunk = 16 if bias and not narrow else 32
+        # Prefetching takes registers, and it prefetches the bias as well.
+        warps, stages = 4, (1 if table or (bias and widest > 32) else 2)
     shape = tile_shape(axes, block, chunk)
     rows, columns, _ = walk(shape, axes.kernel, chunk)
     return Tiling(
@@ -144,7 +149,7 @@ def tiling(axes: Axes, kernel: str, channels: int, value_channels: int, itemsize
         min(power_of_two(max(channels, 16)), most),
         min(power_of_two(max(value_channels, 16)), most),
         warps,
-        2,
+        stages,
     )
 
 

@@ -64,9 +64,7 @@ def tile_places(first0, first1, first2, n0, n1, n2, T0: tl.constexpr, T1: tl.con
 
 
 @triton.jit
-def chunk_places(
-    chunk, blocks1, blocks2, from0, from1, from2, to1, to2, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def chunk_places(chunk, blocks1, blocks2, from0, from1, from2, to1, to2, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Places of a chunk's tokens, a scalar and two (ROWS * COLUMNS,), and which lie in the region."""
     slot = tl.arange(0, ROWS * COLUMNS)
     place2 = from2 + chunk % blocks2 * COLUMNS + slot % COLUMNS
