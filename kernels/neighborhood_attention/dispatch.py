@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..dispatch import Backend, Operator
-from . import cpu, flex, natten, operators, sdpa, triton  # operators: declared before kernels are attached to them
+from . import cpu, cuda, flex, natten, operators, sdpa, triton  # operators: declared before they get their kernels
 from .arguments import Call, check
 from .reference import neighborhood_attention_reference
 from .windows import Window
@@ -38,6 +38,7 @@ def _run_reference(query, key, value, bias, extra_keys, extra_values, window: Wi
 
 BACKENDS = {
     "cpu": Backend(_run_compiled, cpu.why_not, cpu.unavailable),
+    "cuda": Backend(_run_compiled, cuda.why_not, cuda.unavailable),
     "triton": Backend(_run_triton, triton.why_not, triton.unavailable),
     "natten": Backend(natten.run, natten.why_not, natten.unavailable),
     "flex": Backend(flex.run, flex.why_not),
@@ -62,12 +63,17 @@ def kind(call: Call) -> str:
 
 
 def rule(call: Call) -> tuple[str, ...]:
-    """The backends to try where nothing was measured, by what is known of them."""
+    """The backends to try where nothing was measured, by what is known of them.
+
+    No GPU was measured for the table that ships: there this rule holds, until the user tunes.
+    """
     if call.device.type == "cpu":
         return "cpu", "reference"  # NATTEN and FlexAttention by name only: the one is slower, the other has to compile
+    if call.device.type == "meta":
+        return ("reference",)  # shapes alone
     whole = ("sdpa",) if call.covers_everything else ()
     others = ("natten", "flex") if natten.library_for(call.device.type) else ("flex",)
-    return *whole, "triton", *others, "reference"
+    return *whole, "cuda", "triton", *others, "reference"
 
 
 def rank(call: Call) -> tuple[str, ...]:
@@ -163,8 +169,9 @@ def neighborhood_attention(
     Raises:
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
-    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(query.device.type)
+    device_type = query.device.type
+    if device_type != "meta" and torch.is_autocast_enabled(device_type) and query.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device_type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if additional_keys is not None and additional_values is not None:
             additional_keys, additional_values = additional_keys.to(dtype), additional_values.to(dtype)

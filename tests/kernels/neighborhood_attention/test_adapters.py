@@ -13,7 +13,7 @@ import torch
 
 from bestiary.errors import InputError
 from bestiary.kernels import backends, neighborhood_attention, use_backend
-from bestiary.kernels.neighborhood_attention import flex, natten, sdpa
+from bestiary.kernels.neighborhood_attention import dispatch, flex, natten, sdpa
 from bestiary.kernels.neighborhood_attention.arguments import Call
 from bestiary.kernels.neighborhood_attention.dispatch import BACKENDS
 from bestiary.kernels.neighborhood_attention.reference import neighborhood_attention_reference
@@ -376,6 +376,33 @@ def test_adapters_are_refused_while_something_else_is_compiled():
     out = torch.compile(attend, backend="eager", fullgraph=True)("sdpa")
     wanted = truth((q, q, q, None, None, None), Window((7,), (1,), (1,), (False,)), 8**-0.5)[0]
     assert (out - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "order"),
+    [
+        (dict(spatial=(9, 9)), ("cuda", "triton", "flex", "reference")),
+        (dict(), ("sdpa", "cuda", "triton", "flex", "reference")),
+        (dict(needs_grad=True), ("cuda", "triton", "flex", "reference")),
+        (dict(device=torch.device("cpu")), ("cpu", "reference")),
+        (dict(device=torch.device("meta")), ("reference",)),
+    ],
+)
+def test_the_rule_where_nothing_was_measured(monkeypatch, changes, order):
+    monkeypatch.setattr(dispatch.tuning, "order", lambda operator, kind: ())
+    monkeypatch.setattr(dispatch.tuning, "device_class", lambda kind, index: kind)
+    call = a_call(**dict(device=CUDA) | changes)
+    assert dispatch.rank(call) == order
+    if call.device == CUDA:
+        with_libnatten(monkeypatch, 90)
+        i = order.index("flex")
+        assert dispatch.rank(call) == (*order[:i], "natten", *order[i:])
+
+
+def test_shapes_without_data():
+    q = torch.empty(2, 7, 5, 3, 8, device="meta", dtype=torch.bfloat16)
+    out, lse = neighborhood_attention(q, q, q, 3, return_lse=True)
+    assert (out.shape, lse.shape, out.device.type, lse.dtype) == (q.shape, q.shape[:-1], "meta", torch.float32)
 
 
 INTERPRETED = """
