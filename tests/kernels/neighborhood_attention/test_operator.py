@@ -60,6 +60,7 @@ REFUSED = [  # what is changed of neighborhood_attention(q, k, v, 3), and the me
     (dict(kernel_size=3.0), "kernel_size must be an int or one an axis, got 3.0"),
     (dict(kernel_size=True), "kernel_size must be an int or one an axis, got True"),
     (dict(stride="1"), "stride must be an int or one an axis, got '1'"),
+    (dict(kernel_size=[[3], 3]), "kernel_size must be an int or one an axis, got [[3], 3]"),
     (dict(kernel_size=torch.tensor(3)), "kernel_size must be an int or one an axis, got tensor(3)"),
     (dict(is_causal=1), "is_causal must be a bool or one an axis, got 1"),
     (dict(stride=4), "stride must be from 1 to kernel_size, got stride 4 and kernel_size 3 for axis 0"),
@@ -231,7 +232,11 @@ def call(*tensors, **options):
 
 
 def close(found, wanted, bound=1e-5):
-    torch.testing.assert_close(found, wanted, rtol=bound, atol=bound)
+    """Largest difference against the largest value, tensor by tensor."""
+    found, wanted = ((t,) if isinstance(t, torch.Tensor) else t for t in (found, wanted))
+    for one, other in zip(found, wanted, strict=True):
+        largest = other.detach().abs().max().item()
+        torch.testing.assert_close(one, other, rtol=0, atol=bound * max(1.0, largest), check_dtype=False)
 
 
 WINDOW = [3, 2], [2, 1], [1, 2], [False, False], 0.4
@@ -241,7 +246,8 @@ WINDOW = [3, 2], [2, 1], [1, 2], [False, False], 0.4
 def test_registration(compiled, bias, additional):
     tensors = arguments(bias, additional, requires_grad=True)
     torch.library.opcheck(torch.ops.bestiary.na_forward, (*tensors, *WINDOW))
-    out, lse = (t.detach() for t in torch.ops.bestiary.na_forward(*tensors, *WINDOW))
+    tensors = [None if t is None else t.detach() for t in tensors]
+    out, lse = torch.ops.bestiary.na_forward(*tensors, *WINDOW)
     for d_lse in None, torch.randn_like(lse):
         args = torch.randn_like(out), d_lse, *tensors[:3], out, lse, *tensors[3:], *WINDOW
         torch.library.opcheck(torch.ops.bestiary.na_backward, args)
@@ -262,9 +268,17 @@ def objective(*tensors, **options):
     return out.pow(3).sum() + lse.sin().sum()
 
 
-@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize(
+    ("backend", "dynamic", "compiler"),
+    [
+        (None, False, "aot_eager"),
+        (None, True, "aot_eager"),
+        ("reference", False, "aot_eager"),
+        pytest.param("reference", True, "aot_eager", marks=pytest.mark.slow),
+        pytest.param(None, True, "inductor", marks=pytest.mark.slow),
+        pytest.param(None, False, "inductor", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_graphs(compiled, backend, dynamic, compiler):
     """fullgraph, forward and backward; with dynamic shapes two maps share one graph."""
     torch._dynamo.reset()
@@ -280,13 +294,14 @@ def test_compiled_graphs(compiled, backend, dynamic, compiler):
         out = neighborhood_attention(query, key, value, 3, (1, 2), rel_pos_bias=bias, backend="reference")
         return out.flatten(-2)
 
-    for shape in (2, 7, 9, 36), (3, 11, 8, 36):
+    for shape in (4, 7, 9, 36), (3, 11, 8, 36):  # no size is that of another axis, which would make them one symbol
         packed, bias = torch.randn(shape, requires_grad=True), torch.randn(2, 5, 5, requires_grad=True)
         found, wanted = layer(packed, bias), plain(packed, bias)
         close(found, wanted)
         seed = torch.randn_like(found)
         close(torch.autograd.grad(found, (packed, bias), seed), torch.autograd.grad(wanted, (packed, bias), seed))
-    assert counter.frame_count == (1 if dynamic else 2)
+    if backend is None:  # the reference takes a large map in slices, whose number belongs to its size
+        assert counter.frame_count == (1 if dynamic else 2)
 
 
 def test_a_forced_backend_inside_compiled_code(compiled):
