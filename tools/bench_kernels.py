@@ -115,16 +115,23 @@ def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
 
 
 def enter(
-    entrant: Contestant, problem: Problem, wanted: tuple[torch.Tensor, ...]
+    entrant: Contestant, problem: Problem, wanted: dict[tuple[Problem, bool], tuple[torch.Tensor, ...]]
 ) -> tuple[dict[str, Any], Callable[[], list[float]] | None]:
-    """What is known of it before it is timed, and the function of one turn; None where it does not take part."""
+    """What is known of it before it is timed, and the function of one turn; None where it does not take part.
+
+    Args:
+        wanted: the right results by problem and `entrant.whole`, to which those of this one are added.
+    """
     tensors = problem.tensors()
     try:
         attention = entrant.prepare(problem)
         if isinstance(attention, str):
             return {"left_out": attention}, None
         got = run(attention, tensors, problem.backward)
-        deviation = contestants.error(got, wanted)
+        key = problem, entrant.whole
+        if key not in wanted:
+            wanted[key] = truth(problem, tensors, entrant.whole)
+        deviation = contestants.error(got, wanted[key])
         if not deviation <= TOLERANCE[problem.dtype]:
             return {"wrong": deviation if math.isfinite(deviation) else "not finite"}, None
         if problem.device.type == "cpu":
@@ -142,14 +149,13 @@ def measure(
 ) -> dict[str, Any]:
     """Check all entrants, time those that are right in turns, set the times against ours and against the floor."""
     known: dict[str, dict[str, Any]] = {}
-    turns, wanted = {}, {problem: truth(problem, problem.tensors())}
+    turns: dict[str, Callable[[], list[float]]] = {}
+    wanted: dict[tuple[Problem, bool], tuple[torch.Tensor, ...]] = {}
     for entrant in entrants:
         own = problem._replace(**entrant.changes)
         if entrant.changes and own == problem:
             continue
-        if own not in wanted:
-            wanted[own] = truth(own, own.tensors())
-        known[entrant.name], turn = enter(entrant, own, wanted[own])
+        known[entrant.name], turn = enter(entrant, own, wanted)
         if turn is not None:
             turns[entrant.name] = turn
     timings, load = in_turns(turns, seconds, least) if turns else ({}, None)
@@ -284,7 +290,7 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
         names = [name for name in dict.fromkeys((*dispatch.rule(call), "sdpa"))]
         names = [name for name in names if dispatch.OPERATOR.why_not(name, call) is None]
         kind = dispatch.kind(call)
-        wanted = truth(problem, problem.tensors())
+        wanted: dict[tuple[Problem, bool], tuple[torch.Tensor, ...]] = {}
         entrants = {name: enter(contestants.of_backend(name), problem, wanted) for name in names}
         for name, (known, turn) in entrants.items():
             if turn is None:

@@ -79,6 +79,7 @@ class Contestant(NamedTuple):
     name: str
     prepare: Callable[[Problem], Attention | str]
     changes: dict[str, Any] = {}  # to the problem: ours without bias, or in float32, beside ours
+    whole: bool = False  # it attends to the whole map, and is judged by that
 
 
 def same_in_float32_and_without_bias() -> list[Contestant]:
@@ -100,10 +101,14 @@ def run(attention: Attention, tensors: list[Tensor | None], backward: bool) -> t
     return out, *torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], d_out)
 
 
-def truth(problem: Problem, tensors: list[Tensor | None]) -> tuple[Tensor, ...]:
-    """`run` by the reference in float64, one item of the batch after the other."""
+def truth(problem: Problem, tensors: list[Tensor | None], whole: bool = False) -> tuple[Tensor, ...]:
+    """`run` by the reference in float64, one item of the batch after the other; `whole`: plain attention to all."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        if whole:
+            q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
+            out = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+            return out.transpose(1, 2).unflatten(1, problem.case.spatial)
         window = problem.case.window
         return neighborhood_attention_reference(q, k, v, bias, None, None, window, q.shape[-1] ** -0.5)[0]
 
@@ -271,17 +276,40 @@ def of_gather() -> Contestant:
     return Contestant("gather", prepare)
 
 
-def of_natten() -> Contestant:
-    """The installed NATTEN, at the backend that it chooses."""
+def of_dense(limit: float = 8e9) -> Contestant:
+    """scaled_dot_product_attention without a mask: it attends to the whole map, which is another function."""
+
+    def prepare(problem: Problem) -> Attention | str:
+        if problem.bias:
+            return "it takes no bias"
+        size = math.prod(problem.case.spatial) ** 2 * problem.case.heads * 8
+        if size > limit:
+            return f"checking it takes {size / 1e9:.1f} GB"
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, bias: None) -> Tensor:
+            q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(1, problem.case.spatial)
+
+        return attention
+
+    return Contestant("SDPA to the whole map", prepare, whole=True)
+
+
+def of_natten(kernel: str | None = None) -> Contestant:
+    """The installed NATTEN, by the kernel that it chooses, or by another one beside that."""
 
     def prepare(problem: Problem) -> Attention | str:
         call = problem.call()
         if reason := natten.why_not(call) or BACKENDS["natten"].unavailable():
             return reason
+        if kernel is not None and (not natten.library_for(call.device.type) or natten.kernel(call) == kernel):
+            return "it is what NATTEN chooses, or not there"
         window = problem.case.window
-        return lambda q, k, v, bias: natten.run(q, k, v, None, None, None, window, q.shape[-1] ** -0.5)[0]
+        return lambda q, k, v, bias: natten.run(q, k, v, None, None, None, window, q.shape[-1] ** -0.5, backend=kernel)[
+            0
+        ]
 
-    return Contestant("NATTEN", prepare)
+    return Contestant(f"NATTEN, {kernel}" if kernel else "NATTEN", prepare)
 
 
 def peers(device: torch.device) -> list[Contestant]:
@@ -289,4 +317,5 @@ def peers(device: torch.device) -> list[Contestant]:
     # Smaller blocks waste less of a window, larger ones run better.
     sizes = (32, 64, 128, 256) if device.type == "cpu" else (64, 128, 256)
     flexible = [of_flex(sizes), Contestant("FlexAttention as it comes", _flex(None))]
-    return [*flexible, of_sdpa(), of_windows(), of_gather(), of_natten()]
+    found = [*flexible, of_sdpa(), of_windows(), of_gather(), of_natten()]
+    return found if device.type == "cpu" else [*found, of_natten("cutlass-fna"), of_dense()]

@@ -70,12 +70,14 @@ def why_not(call: Call) -> str | None:
         return "it has no forward-mode derivative"
     if call.needs_grad and call.wants_lse:
         return "its backward drops the gradient of the LSE"
+    if call.needs_grad and call.additional is not None and not call.covers_everything:
+        return "its backward with additional tokens overwrites what a second one through the same graph would need"
     if library_for(call.device.type):
-        return None if _kernel(call) else _no_kernel(call)
+        return None if kernel(call) else _no_kernel(call)
     return _flex_reason(call)
 
 
-def _kernel(call: Call) -> str | None:
+def kernel(call: Call) -> str | None:
     """The kernel of libnatten that serves `call`, None if there is none."""
     architecture, d, e = _architecture(call.device.index), call.channels, call.value_channels
     half = call.dtype != torch.float32
@@ -120,8 +122,9 @@ def run(
     window: Window,
     scale: float,
     return_lse: bool = False,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As the reference; for calls that `why_not` lets through."""
+    """As the reference; for calls that `why_not` lets through. `backend`: a kernel of NATTEN, None: it chooses."""
     functional = importlib.import_module("natten.functional")
     if scale == 0.0:  # NATTEN would take its default instead
         query, scale = query * 0.0, 1.0
@@ -132,6 +135,6 @@ def run(
     attention = (functional.na1d, functional.na2d, functional.na3d)[len(window.kernel_size) - 1]
     out, lse = attention(
         query, key, value, *window[:3], is_causal=window.is_causal, scale=scale,
-        additional_keys=additional_keys, additional_values=additional_values, return_lse=True,
+        additional_keys=additional_keys, additional_values=additional_values, return_lse=True, backend=backend,
     )  # fmt: skip
     return out.contiguous(), lse.float().contiguous()

@@ -139,6 +139,22 @@ def test_peers_in_plain_pytorch_compute_the_same(case, bias):
         assert len(got) == 4 + bias and kernel_contestants.error(got, wanted) < 1e-5, peer.name
 
 
+def test_attention_to_the_whole_map_is_judged_by_that():
+    entrants = [kernel_contestants.of_backend(), kernel_contestants.of_dense()]
+    result = bench_kernels.measure(TINY._replace(backward=True), entrants, 0.01, PEAKS)
+    assert result["ratios"]["SDPA to the whole map"]["best"] > 0
+    result = bench_kernels.measure(TINY, [entrants[0], entrants[1]._replace(whole=False)], 0.01, PEAKS)
+    assert result["contestants"]["SDPA to the whole map"]["wrong"] > 0.1
+    assert kernel_contestants.of_dense().prepare(TINY._replace(bias=True)) == "it takes no bias"
+    large = TINY._replace(case=Case((200, 334), 2, 1))
+    assert kernel_contestants.of_dense().prepare(large) == "checking it takes 71.4 GB"
+
+
+def test_peers_on_gpus_are_more():
+    on_cpus, on_gpus = ({peer.name for peer in kernel_contestants.peers(torch.device(d))} for d in ("cpu", "cuda"))
+    assert on_gpus - on_cpus == {"NATTEN, cutlass-fna", "SDPA to the whole map"}
+
+
 def test_flex_takes_part_at_its_best_block_size(monkeypatch):
     tried = []
 

@@ -234,6 +234,11 @@ REASONS = [
     (natten, dict(additional=0), "it takes additional tokens, but not 0 of them"),
     (natten, dict(forward_mode=True), "it has no forward-mode derivative"),
     (natten, dict(needs_grad=True, wants_lse=True), "its backward drops the gradient of the LSE"),
+    (
+        natten,
+        dict(needs_grad=True, additional=2, spatial=(9, 9)),
+        "its backward with additional tokens overwrites what a second one through the same graph would need",
+    ),
     (natten, dict(needs_grad=True), "FlexAttention alone, which has no backward on CPUs"),
     (natten, dict(value_channels=24), "takes values as wide as keys, got 16 and 24 channels"),
     (natten, dict(channels=24, value_channels=24), "takes powers of two from 8 to 512 as channels a head, got 24"),
@@ -306,7 +311,7 @@ def with_libnatten(monkeypatch, architecture):
 def test_kernels_of_libnatten(monkeypatch, architecture, changes, kernel):
     with_libnatten(monkeypatch, architecture)
     call = a_call(device=CUDA, **changes)
-    assert natten._kernel(call) == kernel
+    assert natten.kernel(call) == kernel
     reason = natten.why_not(call)
     assert reason is None if kernel else f"on sm_{architecture}" in reason and "libnatten has no kernel" in reason
 
@@ -314,8 +319,8 @@ def test_kernels_of_libnatten(monkeypatch, architecture, changes, kernel):
 def test_libnatten_in_deterministic_mode(monkeypatch, deterministic):
     with_libnatten(monkeypatch, 90)
     call = a_call(device=CUDA, dtype=torch.bfloat16, channels=32, value_channels=32)
-    assert natten._kernel(call) == "hopper-fna"  # its forward has no atomics
-    assert natten._kernel(call._replace(needs_grad=True)) == "cutlass-fna"
+    assert natten.kernel(call) == "hopper-fna"  # its forward has no atomics
+    assert natten.kernel(call._replace(needs_grad=True)) == "cutlass-fna"
 
 
 @pytest.fixture
