@@ -1,7 +1,7 @@
 """Neighborhood attention in Triton, for GPUs where nothing is compiled; NVIDIA's and AMD's.
 
-Triton itself is imported at the first call, and never where this backend is not used. With TRITON_INTERPRET=1 set before
-that, the kernels run on CPU tensors in Triton's interpreter: right, and very slow.
+Triton itself is imported at the first call, and never where this backend is not used. With TRITON_INTERPRET=1 set
+before that, the kernels run on CPU tensors in Triton's interpreter: right, and very slow.
 """
 
 import os
@@ -47,14 +47,14 @@ def unavailable() -> str | None:
 
 
 def forward(*arguments) -> tuple[Tensor, Tensor]:
-    """See `forward.forward`; that module imports Triton."""
-    from .forward import forward as run
+    """See `attention.forward`; that module imports Triton."""
+    from .attention import forward as run
 
     return run(*arguments)
 
 
 def backward(*arguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `backward.backward`; that module imports Triton."""
-    from .backward import backward as run
+    """See `gradients.backward`; that module imports Triton."""
+    from .gradients import backward as run
 
     return run(*arguments)

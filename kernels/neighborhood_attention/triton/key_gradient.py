@@ -5,12 +5,29 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import (
-    Launch, Strides, five, map_arguments, names, three, tile_constants, tile_programs, upcast, window_constants,
-)  # fmt: skip
+    Launch,
+    Strides,
+    five,
+    map_arguments,
+    names,
+    three,
+    tile_constants,
+    tile_programs,
+    upcast,
+    window_constants,
+)
 from .tiling import Axes, tiling
 from .windows import (
-    chunk_places, load_rows, locate, products, query_range, seen_bits, store_rows, tile_places, unpack_bits,
-)  # fmt: skip
+    chunk_places,
+    load_rows,
+    locate,
+    products,
+    query_range,
+    seen_bits,
+    store_rows,
+    tile_places,
+    unpack_bits,
+)
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), five("do"), three("bias_"), three("size"), three("dil"), three("line"),
@@ -75,9 +92,8 @@ def key_gradient_kernel(
     all_heads = heads * repeat
     in_batch = batch * size0 * size1 * size2
     first_row = (in_batch + group0 * line0 + group1 * line1 + group2 * line2) * all_heads + kv_head * repeat
-    row_0, row_1, row_2 = (
-        dil0 * line0 * all_heads.to(tl.int64), dil1 * line1 * all_heads.to(tl.int64), dil2 * line2 * all_heads.to(tl.int64),
-    )  # fmt: skip
+    row_0, row_1, row_2 = (dil0 * line0).to(tl.int64), (dil1 * line1).to(tl.int64), (dil2 * line2).to(tl.int64)
+    row_0, row_1, row_2 = row_0 * all_heads, row_1 * all_heads, row_2 * all_heads
     if BIAS:
         bias += kv_head * repeat * bias_h + (K0 - 1) * bias_0 + (K1 - 1) * bias_1 + (K2 - 1) * bias_2
         key_bias = place0 * bias_0 + place1 * bias_1 + place2 * bias_2

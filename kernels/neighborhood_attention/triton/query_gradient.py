@@ -8,8 +8,17 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import (
-    Launch, Strides, five, map_arguments, names, three, tile_constants, tile_programs, upcast, window_constants,
-)  # fmt: skip
+    Launch,
+    Strides,
+    five,
+    map_arguments,
+    names,
+    three,
+    tile_constants,
+    tile_programs,
+    upcast,
+    window_constants,
+)
 from .tiling import MAX_PROGRAMS, Axes, Tiling, power_of_two, tiling
 from .windows import (
     chunk_places,
@@ -25,7 +34,8 @@ from .windows import (
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), five("do"), ("ek_b", "ek_m", "ek_h", "ev_b", "ev_m", "ev_h"), three("bias_"),
-    three("size"), three("dil"), three("line"), three("tiles"), ("heads", "repeat", "extra", "bias_h", "batch_size", "slices", "first_batch"),
+    three("size"), three("dil"), three("line"), three("tiles"),
+    ("heads", "repeat", "extra", "bias_h", "batch_size", "slices", "first_batch"),
 )  # fmt: skip
 
 
@@ -35,7 +45,7 @@ def _table_sums(
     T0: tl.constexpr, T1: tl.constexpr, T2: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     TABLE_ROWS: tl.constexpr, TABLE_COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums of a tile's d_scores with a chunk, by distance: (TABLE_ROWS, TABLE_COLUMNS), row = distances on axes 0 and 1.
+    """Sums of a tile's d_scores with a chunk, by distance: (TABLE_ROWS, TABLE_COLUMNS), a row for axes 0 and 1.
 
     Sums along diagonals are products with matrices of zeros and ones, first over columns and then over rows of the map;
     `ahead` is the chunk's first place - the tile's. What is outside of a window is zero in d_scores, so it is of no
@@ -303,7 +313,8 @@ def query_gradient_launch(
         "d_out": d_out, "d_lse": lse if d_lse is None else d_lse, "query": query, "key": key, "value": value,
         "out": out, "lse": lse, "bias": lse if rel_pos_bias is None else rel_pos_bias,
         "extra_keys": additional_keys if extra else key, "extra_values": additional_values if extra else value,
-        "d_query": d_query, "delta": delta, "partial": delta if partial is None else partial, **strides.divided(), **map_arguments(axes, tiles.tile),
+        "d_query": d_query, "delta": delta, "partial": delta if partial is None else partial,
+        **strides.divided(), **map_arguments(axes, tiles.tile),
         "bias_h": 0 if rel_pos_bias is None else rel_pos_bias.stride(0),
         **dict(zip(three("bias_"), axes.bias_strides(), strict=True)),
         "heads": heads, "repeat": heads // key.shape[-2], "extra": extra, "scale": float(scale),

@@ -182,7 +182,8 @@ def _widths(channels: int, value_channels: int, itemsize: int) -> dict[str, int]
     most = 64 if itemsize == 4 else 128
     return {
         "D": channels, "E": value_channels,
-        "BLOCK_D": min(power_of_two(max(16, channels)), most), "BLOCK_E": min(power_of_two(max(16, value_channels)), most),
+        "BLOCK_D": min(power_of_two(max(16, channels)), most),
+        "BLOCK_E": min(power_of_two(max(16, value_channels)), most),
     }  # fmt: skip
 
 

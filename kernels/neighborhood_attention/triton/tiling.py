@@ -50,7 +50,8 @@ class Axes(NamedTuple):
 
     def tiles(self, tile: tuple[int, ...]) -> tuple[int, ...]:
         """Tiles of the longest dilation group, per axis."""
-        return tuple(-(-(-(-n // d)) // t) for n, d, t in zip(self.size, self.dilation, tile, strict=True))
+        longest = (-(-n // d) for n, d in zip(self.size, self.dilation, strict=True))
+        return tuple(-(-n // t) for n, t in zip(longest, tile, strict=True))
 
 
 def axes_of(
@@ -60,7 +61,7 @@ def axes_of(
     dilation: tuple[int, ...],
     is_causal: tuple[bool, ...],
 ) -> Axes:
-    """The one to three axes of a map as three. A kernel of 1 sees the query alone, whatever else is said of its axis."""
+    """The one to three axes of a map as three. A kernel of 1 sees the query alone, whatever else is said of it."""
     order = sorted(range(len(spatial)), key=lambda axis: kernel_size[axis] > 1)
     filled: list[int | None] = [None] * (3 - len(order)) + order
     rows = []

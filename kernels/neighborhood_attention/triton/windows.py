@@ -54,7 +54,7 @@ def locate(
 
 @triton.jit
 def tile_places(first0, first1, first2, n0, n1, n2, T0: tl.constexpr, T1: tl.constexpr, T2: tl.constexpr):
-    """Places of a tile's tokens, three (T,), and which are on the map; the others repeat the last token of the group."""
+    """Places of a tile's tokens, three (T,), and which are on the map; others repeat the last token of the group."""
     slot = tl.arange(0, T0 * T1 * T2)
     place0 = first0 + slot // (T1 * T2)
     place1 = first1 + slot // T2 % T1
@@ -137,7 +137,7 @@ def products(
     left, left_tensor, left_rows, left_inside, right, right_tensor, right_rows, right_inside,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Dot products of all rows on the left with all on the right. Wide rows are loaded anew, BLOCK channels at a time."""
+    """Dot products of all rows on the left with all on the right. Wide rows are loaded anew, BLOCK at a time."""
     if WIDTH <= BLOCK:
         total = tl.dot(left, tl.trans(right), input_precision="ieee")
     else:

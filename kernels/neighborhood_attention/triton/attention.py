@@ -6,8 +6,17 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import (
-    Launch, Strides, five, map_arguments, names, three, tile_constants, tile_programs, upcast, window_constants,
-)  # fmt: skip
+    Launch,
+    Strides,
+    five,
+    map_arguments,
+    names,
+    three,
+    tile_constants,
+    tile_programs,
+    upcast,
+    window_constants,
+)
 from .tiling import Axes, axes_of, tiling
 from .windows import (
     chunk_places,
