@@ -49,6 +49,7 @@ def why_not(call: Call) -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result  # torch.compile does not trace into it
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
