@@ -116,10 +116,12 @@ def _commands(library: Library, out: Path) -> tuple[list[list[str]], list[str]]:
             command = [str(compiler()), "-std=c++20", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
             command += [f"-DTORCH_TARGET_VERSION={STABLE_TARGET}", *includes]
         compile_commands.append([*command, *unit.flags, "-c", str(source), "-o", str(built)])
-    link = [str(compiler()), "-shared", *objects, "-o", str(out), *(f"-L{path}" for path in folders)]
+    # nvcc knows where its runtime library lies (linked statically), even where it is a script that starts another nvcc.
+    linker = str(home / "bin" / "nvcc") if library.needs_nvcc and home is not None else str(compiler())
+    link = [linker, "-shared", *objects, "-o", str(out), *(f"-L{path}" for path in folders)]
     link += ["-ltorch", "-ltorch_cpu", "-lc10"]
     if library.needs_nvcc:
-        link += ["-ltorch_cuda", "-lc10_cuda", "-lcudart"]
+        link += ["-ltorch_cuda", "-lc10_cuda"]
     return compile_commands, link
 
 
