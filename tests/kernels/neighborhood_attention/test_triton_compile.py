@@ -25,7 +25,7 @@ HEADS = 4
 
 def launch(kernel: str, k: int, channels: int, dtype: torch.dtype, bias: bool, spatial=(14, 14), extra: int = 0):
     """One of the three main kernels as it would be started for a map with kernel size k on every axis."""
-    from bestiary.kernels.neighborhood_attention.triton.forward import forward_launch
+    from bestiary.kernels.neighborhood_attention.triton.attention import forward_launch
     from bestiary.kernels.neighborhood_attention.triton.key_gradient import key_gradient_launch
     from bestiary.kernels.neighborhood_attention.triton.query_gradient import bias_partial, query_gradient_launch
 
@@ -98,7 +98,8 @@ def test_main_kernels_do_not_spill(kernel, bias, tmp_path, record_property, monk
 
 
 SLOW = [  # k, channels, dtype, bias
-    (7, 32, bf16, False), (7, 32, bf16, True), (7, 32, half, False), (7, 32, half, True), (11, 32, bf16, False), (11, 32, bf16, True), (13, 32, bf16, False),
+    (7, 32, bf16, False), (7, 32, bf16, True),
+    (7, 32, half, False), (7, 32, half, True), (11, 32, bf16, False), (11, 32, bf16, True), (13, 32, bf16, False),
     (13, 32, bf16, True), (3, 32, bf16, True), (7, 64, bf16, False), (7, 64, bf16, True), (7, 24, half, False),
     (7, 128, bf16, False), (7, 32, single, False), (7, 32, single, True), (7, 64, single, False),
 ]  # fmt: skip
