@@ -59,7 +59,7 @@ def cases(draw) -> Case:
         room = (96, 260, 250)[axes - 1] // tokens
         if k * d > room:
             k, d = min(k, 3, room), 1
-        beyond = draw(st.sampled_from((0, 1, d - 1, d, d * (k - 1), d * k, d * k + 1, 13, 29)))
+        beyond = draw(st.sampled_from((0, 1, d - 1, d, d * (k - 1), d * k + 1, 13, 18, 29, 40)))
         length = min(k * d + beyond, max(room, k * d))
         s = draw(st.sampled_from((1, 1, 1, k, (k + 1) // 2, max(1, k - 1))))
         window.append((k, s, d, draw(st.sampled_from((False, False, False, True)))))
@@ -73,7 +73,7 @@ def cases(draw) -> Case:
         kv_heads=draw(st.integers(1, 3)),
         ratio=draw(st.sampled_from((1, 1, 1, 2, 3))),
         channels=channels,
-        value_channels=draw(st.sampled_from((channels, channels, channels, None))) or draw(WIDTHS),
+        value_channels=draw(st.sampled_from((channels, channels, None))) or draw(WIDTHS),
         extra=draw(st.sampled_from((None, None, 1, 3, 17, 0))),
         has_bias=not any(window.is_causal) and draw(st.booleans()),
         layout=draw(st.sampled_from(LAYOUTS)),
@@ -194,7 +194,7 @@ def judge(backend: str, case: Case, dtype: torch.dtype, device: str, dense) -> N
 
 
 @pytest.mark.parametrize(
-    ("dtype", "count"), [(torch.float32, 600), (torch.bfloat16, 300), (torch.float16, 200)], ids=str
+    ("dtype", "count"), [(torch.float32, 700), (torch.bfloat16, 350), (torch.float16, 250)], ids=str
 )
 @pytest.mark.parametrize("backend", EVERYWHERE)
 def test_random_calls(backend, dtype, count, dense, poisoned):
