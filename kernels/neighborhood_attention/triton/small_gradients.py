@@ -248,7 +248,13 @@ def extra_gradient_launch(
     for name in three("dil"):
         del arguments[name]  # the additional tokens have no place
     widths = _widths(channels, value_channels, query.element_size())
-    constants = {**widths, "TOKENS": 16, "BLOCK": TOKENS, "UNIT": strides.unit(), "UPCAST": upcast(query)}
+    constants = {
+        **widths,
+        "TOKENS": 16,
+        "BLOCK": TOKENS if query.element_size() == 2 else 16,
+        "UNIT": strides.unit(),
+        "UPCAST": upcast(query),
+    }
     blocks = max(-(-channels // widths["BLOCK_D"]), -(-value_channels // widths["BLOCK_E"]))
     programs = heads * slices * -(-extra // 16)
     return Launch(extra_gradient_kernel, programs, blocks, batch, arguments, constants, 4, 2)

@@ -43,7 +43,7 @@ def launch(kernel: str, k: int, channels: int, dtype: torch.dtype, bias: bool, s
     return query_gradient_launch(q, lse, q, q, q, q, lse, table, *extras, axes, 0.1, q, lse, partial)
 
 
-def compiled(one, architecture: int):
+def compiled(one, target: GPUTarget):
     """The kernel of a launch, compiled as Triton's own launcher would for aligned tensors."""
     given = {**one.arguments, "first_batch": 0}
     signature, attributes, constants = {}, {}, {}
@@ -57,7 +57,7 @@ def compiled(one, architecture: int):
             signature[parameter.name] = "fp32" if isinstance(given[parameter.name], float) else "i32"
     source = ASTSource(one.kernel, signature, constants, attributes)
     options = {"num_warps": one.warps, "num_stages": one.stages}
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    return triton.compile(source, target=target, options=options)
 
 
 def resources(binary: bytes, folder: Path) -> tuple[int, int, str]:
@@ -75,7 +75,7 @@ def resources(binary: bytes, folder: Path) -> tuple[int, int, str]:
 
 def check(one, architecture: int, tmp_path: Path, record_property, monkeypatch) -> str:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    binary = compiled(one, architecture)
+    binary = compiled(one, GPUTarget("cuda", architecture, 32))
     registers, stack, code = resources(binary.asm["cubin"], tmp_path)
     record_property("registers", registers)
     record_property("stack", stack)
@@ -120,6 +120,40 @@ def test_other_kernels_do_not_spill(
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_one_and_three_axes_with_additional_tokens(kernel, spatial, tmp_path, record_property, monkeypatch):
     check(launch(kernel, 3, 32, bf16, False, spatial, extra=4), 90, tmp_path, record_property, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spatial", "k", "channels"), [((50,), 7, 32), ((6, 8, 10), 5, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [bf16, single], ids=str)
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_small_gradients(architecture, dtype, spatial, k, channels, tmp_path, record_property, monkeypatch):
+    """The bias where the query kernel cannot sum it, and the additional tokens."""
+    from bestiary.kernels.neighborhood_attention.triton.small_gradients import (
+        bias_gradient_launch,
+        extra_gradient_launch,
+    )
+
+    n = len(spatial)
+    axes = axes_of(spatial, (k,) * n, (1,) * n, (1,) * n, (False,) * n)
+    q, extra = torch.empty(2, *spatial, 4, channels, dtype=dtype), torch.empty(2, 5, 4, channels, dtype=dtype)
+    lse, table, sums = torch.empty(2, *spatial, 4), torch.empty(4, *[2 * k - 1] * n), torch.empty(2, *extra.shape)
+    partial = torch.empty(2, table[0].numel(), 4)
+    for one in (
+        bias_gradient_launch(q, q, q, q, lse, lse, table, axes, 0.1, partial),
+        extra_gradient_launch(q, q, lse, lse, extra, extra, axes, 0.1, sums, sums),
+    ):
+        check(one, architecture, tmp_path, record_property, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_main_kernels_compile_for_amd(kernel, bias, tmp_path, monkeypatch):
+    """MI300. Registers are not judged for the consumer cards, which have half as many."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch.version, "hip", "as if")
+    code = compiled(launch(kernel, 7, 32, bf16, bias), GPUTarget("hip", "gfx942", 64)).asm["amdgcn"]
+    assert re.search(r"\.vgpr_spill_count:\s+0\b", code) and "v_mfma" in code
 
 
 def test_map_sizes_make_no_new_kernel():
