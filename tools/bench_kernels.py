@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -25,11 +26,12 @@ from bestiary.kernels.neighborhood_attention import dispatch
 from bestiary.tools import kernel_contestants as contestants
 from bestiary.tools import kernel_memory, kernel_shapes, machine
 from bestiary.tools.kernel_contestants import Contestant, Problem, run, truth
-from bestiary.tools.timing import OnGpu, Timing, in_turns, on_cpu
+from bestiary.tools.timing import OnGpu, Sample, Timing, in_turns, on_cpu
 
 # Largest deviation as a part of the largest value: of a way that computes the same thing, not of a good one.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PASSES = {"forward": False, "forward+backward": True}
+PARTS = ("median", "best", "processor")  # of the times of a contestant, and of their ratios
 ROTATED_BYTES = 256 << 20  # of buffers on a GPU: more than its cache holds
 TUNED = ("nat", "dinat", "isotropic")
 
@@ -60,7 +62,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bestiary benchmark kernels", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="bestiary benchmark kernels",
+        description=__doc__.split("\n\n")[0],
+        epilog="columns: ms median of all calls; best; cpu median of the processor's own time, in which other processes "
+        "do not count; x their ratios to ours",
+    )
     add = parser.add_argument
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--shapes", nargs="+", metavar="SET", help=f"{', '.join(kernel_shapes.SETS)}, or layers as 28x28,h8,d2,k7,D32")
@@ -87,7 +94,7 @@ def _cases(text: str):
 
 def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
     """Ours against all peers on every problem."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     others = contestants.peers(problems[0].device)
     if args.peers is not None:
         others = [peer for peer in others if any(peer.name.startswith(name) for name in args.peers)]
@@ -116,7 +123,7 @@ def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
 
 def enter(
     entrant: Contestant, problem: Problem, wanted: dict[tuple[Problem, bool], tuple[torch.Tensor, ...]]
-) -> tuple[dict[str, Any], Callable[[], list[float]] | None]:
+) -> tuple[dict[str, Any], Callable[[], list[Sample]] | None]:
     """What is known of it before it is timed, and the function of one turn; None where it does not take part.
 
     Args:
@@ -149,7 +156,7 @@ def measure(
 ) -> dict[str, Any]:
     """Check all entrants, time those that are right in turns, set the times against ours and against the floor."""
     known: dict[str, dict[str, Any]] = {}
-    turns: dict[str, Callable[[], list[float]]] = {}
+    turns: dict[str, Callable[[], list[Sample]]] = {}
     wanted: dict[tuple[Problem, bool], tuple[torch.Tensor, ...]] = {}
     for entrant in entrants:
         own = problem._replace(**entrant.changes)
@@ -175,7 +182,11 @@ def measure(
     }
     if ours := timings.get("ours"):
         result["ratios"] = {
-            name: {"median": timing.median / ours.median, "best": timing.best / ours.best}
+            name: {
+                "median": timing.median / ours.median,
+                "best": timing.best / ours.best,
+                "processor": timing.processor / ours.processor if timing.processor and ours.processor else None,
+            }
             for name, timing in timings.items()
             if name != "ours"
         }
@@ -187,8 +198,14 @@ def measure(
     return result
 
 
-def milliseconds(timing: Timing) -> dict[str, float]:
-    return {"median_ms": 1e3 * timing.median, "best_ms": 1e3 * timing.best, "calls": timing.calls}
+def milliseconds(timing: Timing) -> dict[str, float | None]:
+    processor = None if timing.processor is None else 1e3 * timing.processor
+    return {
+        "median_ms": 1e3 * timing.median,
+        "best_ms": 1e3 * timing.best,
+        "processor_ms": processor,
+        "calls": timing.calls,
+    }
 
 
 def floor(problem: Problem, peaks: dict[str, Any]) -> dict[str, float]:
@@ -216,11 +233,16 @@ def floor(problem: Problem, peaks: dict[str, Any]) -> dict[str, float]:
 
 def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Geometric means of the ratios over the layers, and how long a backward is in forwards."""
-    groups: dict[str, list[float]] = {}
+    groups: dict[str, list[dict[str, float | None]]] = {}
     for result in results:
         for name, ratio in result.get("ratios", {}).items():
             bias = ", bias" if result["bias"] else ""
-            groups.setdefault(f"{name}, {result['pass']}, {result['dtype']}{bias}", []).append(ratio["median"])
+            groups.setdefault(f"{name}, {result['pass']}, {result['dtype']}{bias}", []).append(ratio)
+    means = {}
+    for name, ratios in groups.items():
+        known = {part: [one[part] for one in ratios if one[part]] for part in PARTS}
+        means[name] = {part: statistics.geometric_mean(values) if values else None for part, values in known.items()}
+        means[name] |= {"least_median": min(known["median"]), "layers": len(ratios)}
     forwards = {_layer(r): r for r in results if r["pass"] == "forward" and "ratios" in r}
     backward = {}
     for result in results:
@@ -229,11 +251,9 @@ def summarize(results: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         both, one = (r["contestants"]["ours"] for r in (result, before))
         name = f"{result['case']}, {result['dtype']}{', bias' if result['bias'] else ''}"
-        backward[name] = {key: both[f"{key}_ms"] / one[f"{key}_ms"] - 1 for key in ("median", "best")}
-    means = {
-        name: {"geometric_mean": statistics.geometric_mean(values), "least": min(values), "layers": len(values)}
-        for name, values in groups.items()
-    }
+        backward[name] = {
+            part: both[f"{part}_ms"] / one[f"{part}_ms"] - 1 if one[f"{part}_ms"] else None for part in PARTS
+        }
     return {"ratios": means, "backward_in_forwards": backward}
 
 
@@ -249,8 +269,8 @@ def show(result: dict[str, Any]) -> Group:
         f"{', bias' if result['bias'] else ''}: backend {result['backend']}"
         + (f", load {load['before']:.1f} to {load['after']:.1f}" if load else "")
     )
-    table, lines = Table(), [title]
-    for heading in ("", "median ms", "best ms", "x median", "x best"):
+    table, lines = Table(box=box.SIMPLE, padding=(0, 1)), [title]
+    for heading in ("", "ms", "best", "cpu", "x", "x best", "x cpu"):  # median, best, median of the processor's time
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, known in result["contestants"].items():
         if "median_ms" not in known:
@@ -258,8 +278,8 @@ def show(result: dict[str, Any]) -> Group:
             lines.append(f"  {name}: {why}")
             continue
         ratio = result.get("ratios", {}).get(name)
-        ratios = (f"{ratio['median']:.2f}", f"{ratio['best']:.2f}") if ratio else ("", "")
-        table.add_row(name, f"{known['median_ms']:.3f}", f"{known['best_ms']:.3f}", *ratios)
+        times = [f"{known[f'{part}_ms']:.3f}" if known[f"{part}_ms"] else "" for part in PARTS]
+        table.add_row(name, *times, *(f"{ratio[part]:.2f}" if ratio[part] else "" for part in PARTS if ratio))
     if "times_the_floor" in result:
         part = result["part_of_peak"]
         peak = f"{100 * part:.1f} % of the peak, " if part else ""
@@ -271,19 +291,25 @@ def show(result: dict[str, Any]) -> Group:
 
 
 def show_summary(record: dict[str, Any]) -> Table:
-    table = Table(title=f"ratios of medians to ours; {record['machine']['cpu']}", title_justify="left")
-    for heading in ("", "geometric mean", "least", "layers"):
-        table.add_column(heading, justify="right" if heading else "left")
+    """Geometric means over the layers of the ratios to ours; then what a backward takes, in forwards."""
+    title = f"geometric means of the ratios to ours; {record['machine']['cpu']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
+    for heading in ("", "x", "x best", "x cpu", "least x", "layers"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+
+    def figures(one: dict[str, float | None], *names: str) -> list[str]:
+        return ["" if one[name] is None else f"{one[name]:.2f}" for name in names]
+
     for name, mean in record["summary"]["ratios"].items():
-        table.add_row(name, f"{mean['geometric_mean']:.2f}", f"{mean['least']:.2f}", str(mean["layers"]))
+        table.add_row(name, *figures(mean, *PARTS, "least_median"), str(mean["layers"]))
     for name, times in record["summary"]["backward_in_forwards"].items():
-        table.add_row(f"backward in forwards: {name}", f"{times['median']:.2f}", "", "")
+        table.add_row(f"backward in forwards: {name}", *figures(times, *PARTS))
     return table
 
 
 def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
     """Time the backends that the choice may take, and add their order to the table."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     seconds: dict[str, list[dict[str, float]]] = {}
     for problem in problems:
         call = problem.call()
@@ -299,10 +325,10 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
         if not turns:
             continue
         timings, load = in_turns(turns, args.seconds)
-        seconds.setdefault(kind, []).append({name: timing.median for name, timing in timings.items()})
-        order = ", ".join(
-            f"{name} {1e3 * t.median:.3f} ms" for name, t in sorted(timings.items(), key=lambda i: i[1].median)
-        )
+        # With one thread the processor's time is that of a machine with nothing else to do.
+        found = {name: (t.processor if args.threads == 1 else None) or t.median for name, t in timings.items()}
+        seconds.setdefault(kind, []).append(found)
+        order = ", ".join(f"{name} {1e3 * found[name]:.3f} ms" for name in sorted(found, key=found.__getitem__))
         console.print(f"{problem.case.name} ({kind}; load {load.after:.1f}): {order}", markup=False)
     entries = {
         kind: {

@@ -195,7 +195,7 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return min(seconds for _ in range(3) for seconds in on_cpu(waited))
+    return min(sample.wall for _ in range(3) for sample in on_cpu(waited))
 
 
 def masked(problem: Problem, bias: Tensor | None) -> Tensor:

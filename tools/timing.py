@@ -11,12 +11,20 @@ import torch
 TURN = 0.004  # seconds: a fast contestant is called until so much time has passed, a slow one once
 
 
+class Sample(NamedTuple):
+    """Seconds of one call: by the clock, and of the processor, which do not count while other processes have it."""
+
+    wall: float
+    processor: float | None = None  # of all threads together; None for work on a GPU
+
+
 class Timing(NamedTuple):
     """Seconds of one call, over all turns."""
 
     median: float
     best: float
     calls: int
+    processor: float | None = None  # median
 
 
 class Load(NamedTuple):
@@ -26,13 +34,14 @@ class Load(NamedTuple):
     after: float
 
 
-def on_cpu(call: Callable[[], Any], turn: float = TURN) -> list[float]:
+def on_cpu(call: Callable[[], Any], turn: float = TURN) -> list[Sample]:
     """Seconds of every call of one turn."""
-    taken: list[float] = []
-    while not taken or sum(taken) < turn:
-        start = time.perf_counter()
+    taken: list[Sample] = []
+    while not taken or sum(sample.wall for sample in taken) < turn:
+        processor, start = time.process_time(), time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
+        end = time.perf_counter()
+        taken.append(Sample(end - start, time.process_time() - processor))
     return taken
 
 
@@ -62,7 +71,7 @@ class OnGpu:
             self.graph = None
             torch.cuda.synchronize()
 
-    def __call__(self) -> list[float]:
+    def __call__(self) -> list[Sample]:
         """Seconds of one call, as the mean of one round over the buffers."""
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -73,11 +82,11 @@ class OnGpu:
                 call()
         end.record()
         end.synchronize()
-        return [begin.elapsed_time(end) / 1e3 / self.count]
+        return [Sample(begin.elapsed_time(end) / 1e3 / self.count)]
 
 
 def in_turns(
-    contestants: dict[str, Callable[[], list[float]]], seconds: float, least: int = 3, most: int = 1000
+    contestants: dict[str, Callable[[], list[Sample]]], seconds: float, least: int = 3, most: int = 1000
 ) -> tuple[dict[str, Timing], Load]:
     """Let all take their turns, in another order each round, until the time is up.
 
@@ -88,7 +97,7 @@ def in_turns(
         most: rounds that are enough.
     """
     names = list(contestants)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[Sample]] = {name: [] for name in names}
     before, start = os.getloadavg()[0], time.perf_counter()
     for number in range(most):
         if number >= least and time.perf_counter() - start > seconds:
@@ -96,5 +105,10 @@ def in_turns(
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             taken[name] += contestants[name]()
-    timings = {name: Timing(statistics.median(all_), min(all_), len(all_)) for name, all_ in taken.items()}
-    return timings, Load(before, os.getloadavg()[0])
+    return {name: _timing(samples) for name, samples in taken.items()}, Load(before, os.getloadavg()[0])
+
+
+def _timing(samples: list[Sample]) -> Timing:
+    walls = [sample.wall for sample in samples]
+    processor = [sample.processor for sample in samples if sample.processor is not None]
+    return Timing(statistics.median(walls), min(walls), len(walls), statistics.median(processor) if processor else None)

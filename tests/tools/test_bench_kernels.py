@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -56,6 +57,8 @@ def test_the_record_of_a_run(tmp_path, known_peaks, capsys):
             if name != "ours":
                 ratio = known[name]["median_ms"] / known["ours"]["median_ms"]
                 assert result["ratios"][name]["median"] == pytest.approx(ratio)
+                ratio = known[name]["processor_ms"] / known["ours"]["processor_ms"]
+                assert result["ratios"][name]["processor"] == pytest.approx(ratio)
         assert "median_ms" not in known["NATTEN"] or known["NATTEN"]["error"] < 1e-4
         assert result["backend"] == "reference" and result["load"]["before"] >= 0
         assert result["floor"]["seconds"] > 0 and result["times_the_floor"]["best"] > 1
@@ -203,13 +206,13 @@ def test_turns_are_interleaved():
     def contestant(name, seconds):
         def turn():
             order.append(name)
-            return [seconds, seconds * 3]
+            return [timing.Sample(seconds, 0.5), timing.Sample(seconds * 3, 1.5)]
 
         return turn
 
     timings, load = timing.in_turns({"a": contestant("a", 1.0), "b": contestant("b", 2.0)}, seconds=0, least=4)
     assert "".join(order) == "abba" * 2
-    assert timings["a"] == timing.Timing(2.0, 1.0, 8) and timings["b"].best == 2.0
+    assert timings["a"] == timing.Timing(2.0, 1.0, 8, 1.0) and timings["b"].best == 2.0
     assert load.before >= 0 and load.after >= 0
     order.clear()
     timing.in_turns({"a": contestant("a", 1.0)}, seconds=1000, most=5)
@@ -219,8 +222,15 @@ def test_turns_are_interleaved():
 def test_fast_calls_fill_a_turn():
     calls = []
     taken = timing.on_cpu(lambda: calls.append(1), turn=0.001)
-    assert len(taken) == len(calls) > 10 and sum(taken) >= 0.001
+    assert len(taken) == len(calls) > 10 and sum(sample.wall for sample in taken) >= 0.001
     assert len(timing.on_cpu(lambda: calls.append(1), turn=0)) == 1
+
+
+def test_time_that_others_have_the_processor_is_not_counted_as_the_processors():
+    (sample,) = timing.on_cpu(lambda: time.sleep(0.05))
+    assert sample.wall >= 0.05 and sample.processor < 0.02
+    (sample,) = timing.on_cpu(lambda: sum(range(2_000_000)))
+    assert 0.005 < sample.processor < 1.2 * sample.wall
 
 
 def test_layers_by_name():
@@ -341,7 +351,7 @@ def test_the_processors_peak_is_above_what_a_product_of_matrices_reaches():
     assert found.vectors in ("avx512", "avx2", "portable") and found.threads == 1
     torch.set_num_threads(1)
     a, b = torch.randn(2, 512, 512)
-    best = min(timing.on_cpu(lambda: a @ b, turn=0.3))
+    best = min(timing.on_cpu(lambda: a @ b, turn=0.3)).wall
     assert found.flops > 0.9 * 2 * 512**3 / best or found.vectors == "portable"
     assert peak.copy_bytes(CPU, megabytes=8, rounds=3) > 1e8
 
