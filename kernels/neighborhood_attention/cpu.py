@@ -16,7 +16,7 @@ build.LIBRARIES["neighborhood_attention_cpu"] = build.Library(
     units=(
         build.Unit(f"{_FOLDER}/binding.cpp"),
         *(
-            build.Unit(f"{_FOLDER}/kernels.cpp", (f"-DVARIANT={name}", *flags), name)
+            build.Unit(f"{_FOLDER}/kernels.cpp", (f"-DVARIANT={name}", "-Wno-psabi", *flags), name)
             for name, flags in _VARIANTS.items()
         ),
     ),

@@ -1,0 +1,55 @@
+// The kernels, compiled once for each instruction set: VARIANT is its name, the compiler's flags choose it.
+#include "problem.h"
+
+#ifndef VARIANT
+#error "compile with -DVARIANT=avx512, avx2 or portable, and the flags of that instruction set"
+#endif
+#define JOIN_AGAIN(a, b) a##b
+#define JOIN(a, b) JOIN_AGAIN(a, b)
+#define TEXT_AGAIN(a) #a
+#define TEXT(a) TEXT_AGAIN(a)
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+namespace {
+#include "vectors.h"
+#include "pack.h"
+#include "products.h"
+#include "geometry.h"
+#include "group.h"
+#include "forward.h"
+#include "backward.h"
+
+template <class Body>
+auto with_type(const Problem& p, Body&& body) {
+  switch (p.type) {
+    case bestiary::na::Type::bfloat16:
+      return body(BFloat16{});
+    case bestiary::na::Type::float16:
+      return body(Float16{});
+    default:
+      return body(float{});
+  }
+}
+}  // namespace
+
+extern const bestiary::na::Variant bestiary::na::JOIN(variant_, VARIANT);
+const bestiary::na::Variant bestiary::na::JOIN(variant_, VARIANT) = {
+    TEXT(VARIANT),
+    [](const Problem& p, int64_t threads) { return parts_for(p, threads, 1); },
+    [](const Problem& p, int64_t part, int64_t parts) {
+      return with_type(p, [&](auto type) { return forward_part<decltype(type)>(p, part, parts); });
+    },
+    [](const Problem& p, int64_t threads) { return parts_for(p, threads, 3); },
+    [](const Problem& p, int64_t parts) { return Shared(p, Sizes(p), parts).bytes(); },
+    [](const Problem& p, int64_t part, int64_t parts, void* shared) {
+      return with_type(p, [&](auto type) { return BackwardPart<decltype(type)>(p, part, parts, shared).run(); });
+    },
+    [](const Problem& p, int64_t parts, void* shared) {
+      with_type(p, [&](auto type) { reduce_parts<decltype(type)>(p, parts, shared); });
+    },
+};
