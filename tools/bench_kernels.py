@@ -65,8 +65,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bestiary benchmark kernels",
         description=__doc__.split("\n\n")[0],
-        epilog="columns: ms median of all calls; best; cpu median of the processor's own time, in which other processes "
-        "do not count; x their ratios to ours",
+        epilog="columns: ms median of all calls; best; cpu median of the processor's own time, in which others "
+        "on the machine do not count; x their ratios to ours",
     )
     add = parser.add_argument
     add("--device", choices=["cpu", "cuda"], default="cpu")
