@@ -131,9 +131,9 @@ def tiling(axes: Axes, kernel: str, channels: int, value_channels: int, itemsize
     widest = power_of_two(max(channels, value_channels, 16))
     table = bias and kernel == "query"  # sums the bias's gradient too
     if itemsize == 4:  # multiplied without tensor cores, so operands take registers as well
-        most, narrow = 64, widest <= (32 if table else 64)
+        most, narrow = 64, widest <= 64 and not table
         block, chunk = (32, 32) if narrow else (16, 16)
-        warps = 8 if narrow and (table or kernel == "key") else 4
+        warps = 8 if narrow and kernel == "key" else 4
         stages = 2 if narrow and not (bias and kernel == "key") else 1
     else:
         most, narrow = (64, True) if widest <= 64 else (128, False)
