@@ -184,6 +184,9 @@ def judge(backend: str, case: Case, dtype: torch.dtype, device: str, dense) -> N
     query, key = (max([0.0, *t.abs().flatten().tolist()]) for t in tensors.inputs[:2])
     sums = case.value_channels**0.5 * abs(case.scale)
     parts = {"d_query": sums * key, "d_key": sums * query, "d_extra_keys": sums * query}
+    # So are sums over all queries, which plain PyTorch takes in pairs.
+    everyone = (math.prod(case.spatial) * case.ratio) ** 0.5
+    parts |= {"d_extra_values": everyone, "d_bias": everyone * case.batch**0.5}
     for name, wanted in truth.items():
         assert found[name].shape == wanted.shape, f"{name}: {found[name].shape}"
         if wanted.numel():
