@@ -20,7 +20,7 @@ struct BackwardScratch {
         d_bias(arena.take<float>(p.bias ? z.heads_each * z.bias_rows * z.bias_row : 0)),
         queries{arena.take<float>(z.tokens * z.d), arena.take<float>(z.tokens * z.d)},
         d_outs{arena.take<float>(z.tokens * z.e), arena.take<float>(z.tokens * z.e)},
-        out(arena.take<float>(z.e)),
+        outs(arena.take<float>(z.tokens * z.e)),
         result(arena.take<float>(Batch::kQueries * z.d)),
         weights(arena.take<float>(Batch::kQueries * z.all_blocks * kLanes)),
         d_scores(arena.take<float>(Batch::kQueries * z.all_blocks * kLanes)),
@@ -36,7 +36,7 @@ struct BackwardScratch {
   float *bias, *d_bias;    // padded tables of the heads that share a key/value head
   float* queries[kRows];   // of a band and head, times scale in base 2
   float* d_outs[kRows];
-  float* out;      // of one query
+  float* outs;     // of one row
   float* result;   // (batch, channels)
   float* weights;  // (batch, blocks)
   float* d_scores;
@@ -45,6 +45,73 @@ struct BackwardScratch {
   Keys keys;
   Batch batch;
 };
+
+// The steps that do not depend on the type of the caller's tensors, for the batch at hand.
+
+// Weights, and the gradients of the scores.
+static NOINLINE void weights_and_gradients(const Problem& p, const Sizes& z, BackwardScratch& w) {
+  const int64_t step = z.all_blocks * kLanes;
+  Vec top[Batch::kQueries];
+  for (Vec& one : top) one = Vec{};
+  if (p.bias) {
+    w.batch.products<Kind::biased_scores>(z, w.keys, w.queries, z.d, p.channels, w.weights, nullptr,
+                                                   nullptr, top);
+  } else {
+    w.batch.products<Kind::scores>(z, w.keys, w.queries, z.d, p.channels, w.weights, nullptr, nullptr,
+                                            top);
+  }
+  float shift[Batch::kQueries] = {};
+  w.batch.for_queries(w.keys.band, [&](int64_t q, int64_t r, int64_t x) {
+    shift[q] = w.shift[r][x];
+    const Vec lse = splat(w.lse[r][x]);
+    float* s = w.weights + q * step + w.keys.first[r] * kLanes;
+    for_each_block(w.keys.last[r] - w.keys.first[r], [&](int64_t b) __attribute__((always_inline)) {
+      store(s + b * kLanes, exp2(load(s + b * kLanes) - lse));
+    });
+  });
+  w.batch.products<Kind::gradients>(z, w.keys, w.d_outs, z.e, p.value_channels, w.weights, w.d_scores,
+                                             shift, nullptr);
+}
+
+// `offset`: from the table of the bias to that of its gradient.
+static NOINLINE void add_bias(const Sizes& z, BackwardScratch& w, int64_t offset) {
+  w.batch.for_queries(w.keys.band, [&](int64_t q, int64_t r, int64_t x) {
+    const float* d = w.d_scores + q * z.all_blocks * kLanes;
+    const int64_t from = w.batch.groups[q / kSlots].seen[0].from;
+    for (int64_t b = w.keys.first[r]; b < w.keys.last[r]; ++b) {
+      if (w.keys.extra_first <= b && b < w.keys.extra_last) continue;
+      float* to = const_cast<float*>(w.keys.bias[r][b]) + offset + from - x;
+      store(to, load(to) + load(d + b * kLanes));
+    }
+  });
+}
+
+// The gradients of the queries, before the scale.
+static NOINLINE void sum_queries(const Sizes& z, BackwardScratch& w) {
+  const int64_t step = z.all_blocks * kLanes;
+  for (int64_t i = 0; i < w.batch.count; ++i) {
+    const Group& g = w.batch.groups[i];
+    for_channels(g.columns, z.d, [&](auto n, auto v, int64_t c) __attribute__((always_inline)) {
+      weighted_sum<n(), v()>(w.keys.segments, w.keys.segment_count, g.seen, w.d_scores + i * kSlots * step, step,
+                             z.d, c, w.result + i * kSlots * z.d);
+    });
+  }
+}
+
+// What the queries add to the gradients of the keys that they see (`which` 0) and of the values (1): `weights` times
+// `queries`, the rows of a band with `step` channels.
+static NOINLINE void add_keys(const Sizes& z, BackwardScratch& w, int which, const float* weights,
+                              const float* const* queries, int64_t step) {
+  const int64_t score_step = z.all_blocks * kLanes;
+  for (int64_t i = 0; i < w.batch.count; ++i) {
+    const Group& g = w.batch.groups[i];
+    const float* const own[kRows] = {queries[0] + g.x * step, queries[1] + g.x * step};
+    for_channels(g.columns, step, [&](auto n, auto v, int64_t c) __attribute__((always_inline)) {
+      scatter<n(), v()>(w.keys.segments, w.keys.segment_count, g.seen, weights + i * kSlots * score_step, score_step,
+                        which, step, c, own);
+    });
+  }
+}
 
 // What several parts may add to, a place for each that does: parts work through heads in order, so that head h and part i
 // have place h + i to themselves.
@@ -241,14 +308,47 @@ class BackwardPart {
       for (int64_t r = 0; r < w.keys.band; ++r) pack_queries(t, y + r, head, r);
       w.keys.set(z_, count, whole ? &extra_ : nullptr, p_.bias ? table(w.bias, h) : nullptr);
       for (int64_t x = 0; x < u_.length[2];) {
+        const int64_t first = x;
         x = w.batch.set(z_, u_, x);
-        weights_and_gradients();
+        ask_ahead(t, y, head, first, x - first, h == 0);
+        weights_and_gradients(p_, z_, w);
         if (whole) {
-          if (p_.bias) add_bias(table(w.d_bias, h) - table(w.bias, h));
-          sum_queries(t, y, head);
+          if (p_.bias) add_bias(z_, w, table(w.d_bias, h) - table(w.bias, h));
+          sum_queries(z_, w);
+          give_queries(t, y, head);
         }
-        add_keys();
+        add_keys(z_, w, 0, w.d_scores, w.queries, z_.d);
+        add_keys(z_, w, 1, w.weights, w.d_outs, z_.e);
       }
+    }
+  }
+
+  // Asks for the same columns of the next band, and of the rows of keys that come and go with it.
+  void ask_ahead(int64_t t, int64_t y, int64_t head, int64_t x, int64_t tokens, bool with_keys) {
+    BackwardScratch& w = *allocated_;
+    Prefetcher& ahead = w.batch.prefetcher;
+    ahead.clear();
+    const auto add = [&](const View& view, int64_t row, int64_t h, int64_t channels) {
+      ahead.add(token_at<const T>(p_, view, u_, t, row, x, h), token_step(p_, view) * sizeof(T), tokens,
+                channels * sizeof(T));
+    };
+    const int64_t next = y + w.keys.band, after = least(next + z_.band, u_.length[1]);
+    for (int64_t row = next; row < after; ++row) {
+      add(p_.query, row, head, p_.channels);
+      add(p_.d_out, row, head, p_.value_channels);
+      add(p_.out, row, head, p_.value_channels);
+      add(p_.d_query, row, head, p_.channels);
+    }
+    if (!with_keys || next >= u_.length[1]) return;
+    const Range now = window(p_, 1, next - 1, u_.length[1]), then = window(p_, 1, after - 1, u_.length[1]);
+    for (int64_t row = now.end; row < then.end; ++row) {
+      add(p_.key, row, u_.kv_head, p_.channels);
+      add(p_.value, row, u_.kv_head, p_.value_channels);
+    }
+    for (int64_t row = then.start - z_.band; row < then.start; ++row) {  // leave with the next band, or just have
+      if (row < own_.start || row >= own_.end) continue;
+      add(p_.d_key, row, u_.kv_head, p_.channels);
+      add(p_.d_value, row, u_.kv_head, p_.value_channels);
     }
   }
 
@@ -258,87 +358,23 @@ class BackwardPart {
               p_.scale * kLog2E, w.queries[r]);
     pack_rows(token_at<const T>(p_, p_.d_out, u_, t, y, 0, head), token_step(p_, p_.d_out), u_.length[2],
               p_.value_channels, 1.0f, w.d_outs[r]);
+    pack_rows(token_at<const T>(p_, p_.out, u_, t, y, 0, head), token_step(p_, p_.out), u_.length[2],
+              p_.value_channels, 1.0f, w.outs);
     for (int64_t x = 0; x < u_.length[2]; ++x) {
-      pack_rows(token_at<const T>(p_, p_.out, u_, t, y, x, head), 0, 1, p_.value_channels, 1.0f, w.out);
       Vec delta = {};
-      for (int64_t e = 0; e < z_.e; e += kLanes) delta += load(w.out + e) * load(w.d_outs[r] + x * z_.e + e);
+      for (int64_t e = x * z_.e; e < (x + 1) * z_.e; e += kLanes) delta += load(w.outs + e) * load(w.d_outs[r] + e);
       const float d_lse = p_.d_lse.data ? *token_at<const float>(p_, p_.d_lse, u_, t, y, x, head) : 0.0f;
       w.shift[r][x] = d_lse - sum(delta);
       w.lse[r][x] = *token_at<const float>(p_, p_.lse, u_, t, y, x, head) * kLog2E;
     }
   }
 
-  void weights_and_gradients() {
+  void give_queries(int64_t t, int64_t y, int64_t head) {
     BackwardScratch& w = *allocated_;
-    const int64_t step = z_.all_blocks * kLanes;
-    Vec top[Batch::kQueries];
-    for (Vec& one : top) one = Vec{};
-    if (p_.bias) {
-      w.batch.template products<Kind::biased_scores>(z_, w.keys, w.queries, z_.d, p_.channels, w.weights, nullptr,
-                                                     nullptr, top);
-    } else {
-      w.batch.template products<Kind::scores>(z_, w.keys, w.queries, z_.d, p_.channels, w.weights, nullptr, nullptr,
-                                              top);
-    }
-    float shift[Batch::kQueries] = {};
-    w.batch.for_queries(w.keys.band, [&](int64_t q, int64_t r, int64_t x) {
-      shift[q] = w.shift[r][x];
-      const Vec lse = splat(w.lse[r][x]);
-      float* s = w.weights + q * step + w.keys.first[r] * kLanes;
-      for_each_block(w.keys.last[r] - w.keys.first[r], [&](int64_t b) __attribute__((always_inline)) {
-        store(s + b * kLanes, exp2(load(s + b * kLanes) - lse));
-      });
-    });
-    w.batch.template products<Kind::gradients>(z_, w.keys, w.d_outs, z_.e, p_.value_channels, w.weights, w.d_scores,
-                                               shift, nullptr);
-  }
-
-  // `offset`: from the table of the bias to that of its gradient.
-  void add_bias(int64_t offset) {
-    BackwardScratch& w = *allocated_;
-    w.batch.for_queries(w.keys.band, [&](int64_t q, int64_t r, int64_t x) {
-      const float* d = w.d_scores + q * z_.all_blocks * kLanes;
-      const int64_t from = w.batch.groups[q / kSlots].seen[0].from;
-      for (int64_t b = w.keys.first[r]; b < w.keys.last[r]; ++b) {
-        if (w.keys.extra_first <= b && b < w.keys.extra_last) continue;
-        float* to = const_cast<float*>(w.keys.bias[r][b]) + offset + from - x;
-        store(to, load(to) + load(d + b * kLanes));
-      }
-    });
-  }
-
-  void sum_queries(int64_t t, int64_t y, int64_t head) {
-    BackwardScratch& w = *allocated_;
-    const int64_t step = z_.all_blocks * kLanes;
-    for (int64_t i = 0; i < w.batch.count; ++i) {
-      const Group& g = w.batch.groups[i];
-      for_channels(g.columns, z_.d, [&](auto n, auto v, int64_t c) __attribute__((always_inline)) {
-        weighted_sum<n(), v()>(w.keys.segments, w.keys.segment_count, g.seen, w.d_scores + i * kSlots * step, step,
-                               z_.d, c, w.result + i * kSlots * z_.d);
-      });
-    }
     w.batch.for_queries(w.keys.band, [&](int64_t q, int64_t r, int64_t x) {
       unpack_rows(w.result + q * z_.d, 1, p_.channels, p_.scale,
                   token_at<T>(p_, p_.d_query, u_, t, y + r, x, head), 0);
     });
-  }
-
-  void add_keys() {
-    BackwardScratch& w = *allocated_;
-    const int64_t step = z_.all_blocks * kLanes;
-    for (int64_t i = 0; i < w.batch.count; ++i) {
-      const Group& g = w.batch.groups[i];
-      const float* const queries[kRows] = {w.queries[0] + g.x * z_.d, w.queries[1] + g.x * z_.d};
-      const float* const d_outs[kRows] = {w.d_outs[0] + g.x * z_.e, w.d_outs[1] + g.x * z_.e};
-      for_channels(g.columns, z_.d, [&](auto n, auto v, int64_t c) __attribute__((always_inline)) {
-        scatter<n(), v()>(w.keys.segments, w.keys.segment_count, g.seen, w.d_scores + i * kSlots * step, step, 0, z_.d,
-                          c, queries);
-      });
-      for_channels(g.columns, z_.e, [&](auto n, auto v, int64_t c) __attribute__((always_inline)) {
-        scatter<n(), v()>(w.keys.segments, w.keys.segment_count, g.seen, w.weights + i * kSlots * step, step, 1, z_.e,
-                          c, d_outs);
-      });
-    }
   }
 
   const Problem& p_;

@@ -62,7 +62,7 @@ static NOINLINE void softmax(const Sizes& z, ForwardScratch& w, Vec* top, float*
 }
 
 // The outputs of the batch's queries before division by `total`, and their LSE.
-static void attend(const Problem& p, const Sizes& z, bool biased, ForwardScratch& w, float* total, float* lse) {
+static NOINLINE void attend(const Problem& p, const Sizes& z, bool biased, ForwardScratch& w, float* total, float* lse) {
   Batch& batch = w.batch;
   const int64_t step = z.all_blocks * kLanes;
   Vec top[Batch::kQueries];

@@ -79,12 +79,13 @@ struct Sizes {
     d = padded(p.channels);
     e = padded(p.value_channels);
     tokens = ceil_div(p.length[2], p.dilation[2]);
-    row_stride = transposed_stride(tokens);
     band = p.length[1] > p.dilation[1] ? kRows : 1;
     // Windows of neighboring rows begin at most a stride apart.
-    ring = p.kernel[1] + (band - 1) * p.stride[1];
+    ring = least(p.kernel[1] + (band - 1) * p.stride[1], ceil_div(p.length[1], p.dilation[1]));
     rows = p.kernel[0] * ring;
     blocks = ceil_div(least(p.kernel[2] + kColumns - 1, tokens), kLanes);
+    // Windows begin at most a kernel before the end, and are read in whole blocks.
+    row_stride = transposed_stride(tokens - p.kernel[2] + blocks * kLanes);
     extra_blocks = ceil_div(p.additional, kLanes);
     extra_stride = p.additional ? transposed_stride(p.additional) : 0;
     all_blocks = rows * blocks + extra_blocks;

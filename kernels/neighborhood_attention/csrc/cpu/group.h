@@ -28,7 +28,7 @@ class Keys {
 
   // From `rows` and `who`, of which the first `count` are set. `extra` is null where the additional tokens are left out,
   // `table` without a bias.
-  void set(const Sizes& z, int64_t count, const Row* extra, const float* table) {
+  NOINLINE void set(const Sizes& z, int64_t count, const Row* extra, const float* table) {
     blocks = segment_count = run_count = 0;
     add_rows(z, count, kFirst, table);
     const int64_t own = blocks;
@@ -133,7 +133,7 @@ class Batch {
   }
 
   // Takes the columns from place x on, as many as fit; the place that follows them.
-  int64_t set(const Sizes& z, const Unit& u, int64_t x) {
+  NOINLINE int64_t set(const Sizes& z, const Unit& u, int64_t x) {
     for (count = 0; count < kGroups && x < u.length[2]; ++count) {
       Group& g = groups[count];
       Seen& seen = g.seen[0];
@@ -153,7 +153,7 @@ class Batch {
   // gradients) from the row's first on, `step` apart; scores and gradients are (kQueries, all blocks), top and shift
   // (kQueries). Runs are the outer loop: the keys of one run stay in the first-level cache.
   template <Kind kKind>
-  void products(const Sizes& z, const Keys& keys, const float* const* queries, int64_t step, int64_t channels,
+  NOINLINE void products(const Sizes& z, const Keys& keys, const float* const* queries, int64_t step, int64_t channels,
                 float* scores, float* gradients, const float* shift, Vec* top) {
     const float** blocks = kKind == Kind::gradients ? keys.values_transposed : keys.transposed;
     BlockProducts a{};

@@ -4,16 +4,15 @@
 // Channels in scratch memory: up to a multiple of the vector, the rest zeros.
 static ALWAYS_INLINE int64_t padded(int64_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
 
-// Distance of two channels in a transposed row: room for the blocks of a window that ends at the last token, and an odd
-// number of cache lines, so that the channels of one token spread over all sets of the cache.
+// Distance of two channels in a transposed row of at least `tokens`: an odd number of vectors, so that the channels of one
+// token spread over all sets of the cache.
 static ALWAYS_INLINE int64_t transposed_stride(int64_t tokens) {
-  const int64_t lines = (tokens + 2 * kLanes + 15) / 16;
-  return (lines | 1) * 16;
+  return ((tokens + kLanes - 1) / kLanes | 1) * kLanes;
 }
 
 // `count` tokens, `step` elements apart, to (count, padded(channels)), each number times `factor`.
 template <class T>
-static void pack_rows(const T* from, int64_t step, int64_t count, int64_t channels, float factor, float* to) {
+static NOINLINE void pack_rows(const T* from, int64_t step, int64_t count, int64_t channels, float factor, float* to) {
   const int64_t whole = channels / kLanes * kLanes;
   for (int64_t x = 0; x < count; ++x, from += step) {
     for (int64_t d = 0; d < whole; d += kLanes, to += kLanes) store(to, widen(from + d) * factor);
@@ -27,7 +26,7 @@ static void pack_rows(const T* from, int64_t step, int64_t count, int64_t channe
 // `count` tokens, `step` elements apart, to (channels, stride): token x of channel d at d * stride + x. Zeros follow the
 // last token up to the end of each channel's row.
 template <class T>
-static void pack_transposed(const T* from, int64_t step, int64_t count, int64_t channels, float* to, int64_t stride) {
+static NOINLINE void pack_transposed(const T* from, int64_t step, int64_t count, int64_t channels, float* to, int64_t stride) {
   for (int64_t x = 0; x < stride; x += kLanes) {
     const int64_t tokens = count - x < kLanes ? count - x : kLanes;
     for (int64_t d = 0; d < channels; d += kLanes) {
@@ -45,7 +44,7 @@ static void pack_transposed(const T* from, int64_t step, int64_t count, int64_t 
 
 // (count, padded(channels)), each number times `factor`, to `count` tokens, `step` elements apart.
 template <class T>
-static void unpack_rows(const float* from, int64_t count, int64_t channels, float factor, T* to, int64_t step) {
+static NOINLINE void unpack_rows(const float* from, int64_t count, int64_t channels, float factor, T* to, int64_t step) {
   const int64_t whole = channels / kLanes * kLanes;
   for (int64_t x = 0; x < count; ++x, to += step) {
     for (int64_t d = 0; d < whole; d += kLanes, from += kLanes) narrow(to + d, load(from) * factor);

@@ -7,8 +7,6 @@
 // channels as vectors and touch a query's own keys only: a NaN elsewhere must not reach it.
 #pragma once
 
-#define NOINLINE __attribute__((noinline))
-
 constexpr int kRows = 2, kColumns = 2;
 constexpr int kSlots = kRows * kColumns;  // query (row, column) of a group is number row * kColumns + column
 
@@ -147,13 +145,15 @@ static ALWAYS_INLINE void for_each_key(const Seen& own, Add&& add) {
   }
 }
 
-// The same over all segments: add(segment, key, row of queries first, last, column first, last).
-template <int N, class Add>
-static ALWAYS_INLINE void for_each_segment(const Segment* segments, int64_t count, const Seen* seen, Add&& add) {
+// The same over all segments but those to skip: add(segment, key, row of queries first, last, column first, last).
+template <int N, class Skip, class Add>
+static ALWAYS_INLINE void for_each_segment(const Segment* segments, int64_t count, const Seen* seen, Skip&& skip,
+                                           Add&& add) {
   constexpr std::integral_constant<int, 0> zero;
   constexpr std::integral_constant<int, 1> one;
   for (int64_t s = 0; s < count; ++s) {
     const Segment& segment = segments[s];
+    if (skip(segment)) continue;
     const Seen& own = seen[segment.extra];
     const auto for_rows = [&](auto row_first, auto row_last) __attribute__((always_inline)) {
       for_each_key<N>(own, [&](int64_t key, auto first, auto last) __attribute__((always_inline)) {
@@ -191,8 +191,9 @@ static NOINLINE void weighted_sum(const Segment* segments, int64_t count, const 
       unroll<V>([&](auto v) __attribute__((always_inline)) { acc[r()][i()][v()] = Vec{}; });
     });
   });
-  for_each_segment<N>(segments, count, seen, [&](const Segment& segment, int64_t key, auto row_first, auto row_last,
-                                                 auto first, auto last) __attribute__((always_inline)) {
+  const auto all = [](const Segment&) __attribute__((always_inline)) { return false; };
+  for_each_segment<N>(segments, count, seen, all, [&](const Segment& segment, int64_t key, auto row_first, auto row_last,
+                                                      auto first, auto last) __attribute__((always_inline)) {
     const float* row = segment.rows + (seen[segment.extra].from + key) * row_step + channel;
     const float* w = weights + segment.scores + key;
     Vec x[V];
@@ -228,9 +229,10 @@ static NOINLINE void scatter(const Segment* segments, int64_t count, const Seen*
       });
     });
   });
-  for_each_segment<N>(segments, count, seen, [&](const Segment& segment, int64_t key, auto row_first, auto row_last,
-                                                 auto first, auto last) __attribute__((always_inline)) {
-    if (segment.d_rows[which] == nullptr) return;
+  const auto foreign = [&](const Segment& s) __attribute__((always_inline)) { return s.d_rows[which] == nullptr; };
+  for_each_segment<N>(segments, count, seen, foreign, [&](const Segment& segment, int64_t key, auto row_first,
+                                                          auto row_last, auto first,
+                                                          auto last) __attribute__((always_inline)) {
     float* to = segment.d_rows[which] + (seen[segment.extra].from + key) * row_step + channel;
     const float* w = weights + segment.scores + key;
     Vec x[V];

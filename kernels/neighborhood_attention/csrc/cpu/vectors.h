@@ -8,6 +8,7 @@
 #include <utility>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 constexpr int64_t kLanes = 8;
 typedef float Vec __attribute__((vector_size(32)));
