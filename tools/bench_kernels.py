@@ -308,7 +308,10 @@ def show_summary(record: dict[str, Any]) -> Table:
 
 
 def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
-    """Time the backends that the choice may take, and add their order to the table."""
+    """Time the backends that the choice may take, and add their order to the table.
+
+    One that the rule does not try (`dispatch.rule`) is only taken in where it is faster by a tenth.
+    """
     console = Console(width=None if sys.stdout.isatty() else 110)
     seconds: dict[str, list[dict[str, float]]] = {}
     for problem in problems:
@@ -325,8 +328,11 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
         if not turns:
             continue
         timings, load = in_turns(turns, args.seconds)
-        # With one thread the processor's time is that of a machine with nothing else to do.
-        found = {name: (t.processor if args.threads == 1 else None) or t.median for name, t in timings.items()}
+        # Others on the machine lengthen most calls on a CPU, but hardly the best of many.
+        found = {name: t.best if problem.device.type == "cpu" else t.median for name, t in timings.items()}
+        usual = min((found[name] for name in dispatch.rule(call) if name in found), default=math.inf)
+        # What the rule would not try has to be worth it, not to have had luck.
+        found = {name: t for name, t in found.items() if name in dispatch.rule(call) or t < 0.9 * usual}
         seconds.setdefault(kind, []).append(found)
         order = ", ".join(f"{name} {1e3 * found[name]:.3f} ms" for name in sorted(found, key=found.__getitem__))
         console.print(f"{problem.case.name} ({kind}; load {load.after:.1f}): {order}", markup=False)
@@ -339,7 +345,8 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
         for kind, several in seconds.items()
     }
     path = Path(args.table) if args.table else tuning.user_table(dispatch.OPERATOR.name)
-    tuning.write(path, entries, machine.describe(problems[0].device) | {"threads": args.threads})
+    told = machine.describe(problems[0].device) | {"threads": args.threads, "load": os.getloadavg()[0]}
+    tuning.write(path, entries, told)
     console.print(f"{len(entries)} orders in {os.path.relpath(path)}", markup=False)
     return 0
 
