@@ -274,7 +274,11 @@ struct Share {
   }
   static Range rows(const Problem& p, int64_t unit, int64_t rows, int64_t part, int64_t parts) {
     const int64_t units = units_of(p);
-    const auto cut = [&](int64_t at) { return least(most((at * units - unit * parts) * rows / parts, 0), rows); };
+    // Between bands, so that these are the same for any number of parts, and the gradients of keys with them.
+    const auto cut = [&](int64_t at) {
+      const int64_t row = (at * units - unit * parts) * rows / parts;
+      return row >= rows ? rows : most(row, 0) / kRows * kRows;
+    };
     return {cut(part), cut(part + 1)};
   }
 };
