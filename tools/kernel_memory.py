@@ -78,7 +78,7 @@ def in_this_process(problem: Problem) -> dict[str, Any]:
     """As `measure`, in the process that calls."""
     k, d = problem.case.kernel_size, problem.case.dilation
     small = problem._replace(case=problem.case._replace(spatial=(k * d, k * d)), batch=1)
-    for warm in (small, small, problem._replace(batch=1)):  # libraries, threads, plans
+    for warm in (small, small):  # libraries and threads; not this map, whose scratch memory might be kept
         run(of_backend().prepare(warm), warm.tensors(), problem.backward)
 
     attention = of_backend().prepare(problem)
