@@ -128,7 +128,13 @@ def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     def run(*arguments) -> tuple[Tensor, Tensor]:
         if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
             return Forward.apply(*arguments)
-        return forward_operator(*arguments)
+        if torch.compiler.is_compiling() or (
+            torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[:6])
+        ):
+            return forward_operator(*arguments)
+        # Derivatives registered with `torch.library` are looked up in Python, 6 us a call, wanted or not.
+        with torch._C._AutoDispatchBelowAutograd():
+            return forward_operator(*arguments)
 
     return run
 
