@@ -1,4 +1,7 @@
-"""The C++ backend under the address and undefined-behaviour sanitizers, over the tests of test_backends.py."""
+"""The C++ backend's lesser variants, and all of it under the sanitizers, over the tests of test_backends.py.
+
+Each run is a process of its own: a variant is chosen, and a sanitizer loaded, before anything else.
+"""
 
 import os
 import subprocess
@@ -8,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from bestiary.kernels import build
+from bestiary.kernels.neighborhood_attention import cpu
 
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1")
+TESTS = Path(__file__).with_name("test_backends.py")
 RUN = """
 import sys
 
@@ -18,44 +22,55 @@ import pytest
 import bestiary.kernels.neighborhood_attention.cpu  # puts its library into the table
 from bestiary.kernels import build
 
-name, flags = "neighborhood_attention_cpu", tuple(sys.argv[2:])
-library = build.LIBRARIES[name]
-build.LIBRARIES[name] = library._replace(units=tuple(unit._replace(flags=unit.flags + flags) for unit in library.units))
-options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "cpu and not networks"]
-sys.exit(pytest.main([sys.argv[1], *options]))
+tests, selection, flags = sys.argv[1], sys.argv[2], tuple(sys.argv[3:])
+library = build.LIBRARIES["neighborhood_attention_cpu"]
+library = library._replace(units=tuple(unit._replace(flags=unit.flags + flags) for unit in library.units))
+build.LIBRARIES[library.name] = library
+if not selection:
+    build.build(library)
+    sys.exit()
+sys.exit(pytest.main([tests, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", selection]))
 """
 
 
-def runtime(name: str) -> str | None:
-    """The path of a sanitizer's library, which has to be loaded before Python; None where the compiler has none."""
-    compiler = build.compiler()
-    if compiler is None:
-        return None
-    done = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-    path = Path(done.stdout.strip())
-    return str(path.resolve()) if path.is_absolute() and path.exists() else None
+def run(selection: str, *flags: str, **environment: str) -> None:
+    """The tests of `selection` with a library compiled with `flags`; "": compiles it and no more."""
+    inherited = {name: value for name, value in os.environ.items() if name != "BESTIARY_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(TESTS), selection, *flags],
+        env=inherited | environment, capture_output=True, text=True, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    told = done.stdout[-6000:] + done.stderr[-6000:]
+    assert done.returncode == 0, told
+    assert not selection or ("passed" in done.stdout and "skipped" not in done.stdout), told
+
+
+@pytest.mark.parametrize("share", [12, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", ["portable", "avx2"])
+def test_lesser_variants(variant, share):
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+    if variant == "avx2" and "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    selection = "cpu and not networks" if share == 1 else "cpu and random"
+    run(selection, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
 
 
 @pytest.mark.slow
-def test_sanitizers_find_nothing(tmp_path):
-    runtimes = [runtime("libasan.so"), runtime("libubsan.so")]
-    if None in runtimes:
-        pytest.skip("the compiler has no libasan and libubsan")
-    environment = os.environ | {
-        "LD_PRELOAD": " ".join(runtimes),
-        # Python leaks by design. New memory is filled with ones, which are NaN: scratch that is read unwritten shows.
-        "ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "BESTIARY_CACHE": str(tmp_path),
-        "OMP_NUM_THREADS": "2",
-    }
-    environment.pop("BESTIARY_BACKEND", None)
-    tests = Path(__file__).with_name("test_backends.py")
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tests), *SANITIZE], env=environment, capture_output=True, text=True,
-        cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    told = done.stdout[-5000:] + done.stderr[-5000:]
-    assert done.returncode == 0, told
-    assert "passed" in done.stdout and "skipped" not in done.stdout, told
-    assert list(tmp_path.glob("kernels/neighborhood_attention_cpu-*/*.so"))
+@pytest.mark.parametrize(("sanitizer", "runtime"), [("address", "libasan.so"), ("undefined", "libubsan.so")])
+def test_sanitizers_find_nothing(sanitizer, runtime, tmp_path):
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+    command = [build.compiler(), f"-print-file-name={runtime}"]
+    found = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    if not found.is_absolute():
+        pytest.skip(f"the compiler has no {runtime}")
+    flags = f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"
+    run("", *flags, BESTIARY_CACHE=str(tmp_path))  # the compiler is better off without the sanitizer
+    for variant in {}, {"BESTIARY_CPU_VARIANT": "portable"}:
+        run(
+            "cpu and not networks", *flags, BESTIARY_CACHE=str(tmp_path), LD_PRELOAD=str(found.resolve()),
+            # Python leaks by design. New memory is filled with ones, NaN in all: what is read unwritten shows.
+            ASAN_OPTIONS="detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255",
+            UBSAN_OPTIONS="print_stacktrace=1", OMP_NUM_THREADS="2", BESTIARY_TEST_SHARE="3", **variant,
+        )  # fmt: skip
