@@ -59,7 +59,7 @@ struct QueryTable {
   float2* numbers;  // LSE in units of kUnit, delta
 
   NA_DEVICE QueryTable(unsigned char* memory, const NaPlan& plan, int at) {
-    int all = (plan.columns + kSlack) * plan.stages;
+    int all = (plan.columns + plan.slack) * plan.stages;
     windows = (int4*)(memory + plan.table_at) + at;
     offsets = (int2*)(memory + plan.table_at + 16 * all) + at;
     numbers = (float2*)(memory + plan.table_at + 24 * all) + at;
@@ -69,7 +69,7 @@ struct QueryTable {
 NA_DEVICE void describe_queries(const QueryTable& table, const NaProblem& p, const NaPlan& plan, const KeyTile& tile,
                                 bool additional, int head, int chunk, float unit) {
   const float* deltas = (const float*)p.workspace;
-  for (int i = threadIdx.x; i < plan.columns + kSlack; i += blockDim.x) {
+  for (int i = threadIdx.x; i < plan.columns + plan.slack; i += blockDim.x) {
     int n = chunk * plan.columns + i;
     int4 window = {(int)unseen_low(plan.guard, plan.shift), (int)(2 * plan.guard), 0, 0};
     int2 offset = {-1, -1};
@@ -111,7 +111,7 @@ NA_DEVICE void describe_queries(const QueryTable& table, const NaProblem& p, con
 template <typename T>
 NA_DEVICE void load_queries(T* queries, T* d_outs, const QueryTable& table, const NaProblem& p, const NaPlan& plan,
                             const KeyTile& tile, int head, int chunk) {
-  int count = min(plan.columns, tile.queries - chunk * plan.columns) + kSlack;
+  int count = min(plan.columns, (tile.queries - chunk * plan.columns + 15) & ~15) + plan.slack;
   const int2* offsets = table.offsets;
   const T* query = (const T*)p.query.data + tile.place.batch * p.query.batch + head * p.query.head;
   const T* d_out = (const T*)p.d_out.data + tile.place.batch * p.d_out.batch + head * p.d_out.head;
@@ -169,8 +169,11 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
     rows.token = (place[0] * p.length[1] + place[1]) * p.length[2] + place[2];
     rows.packed = packed, rows.key = key, rows.value = value;
   }
-  rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
-  rows.end = last[0] < 0 ? 0 : (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
+  rows.end = 0;
+  if (last[0] >= 0) {  // there is a row
+    rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
+    rows.end = (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
+  }
   return rows;
 }
 
@@ -238,7 +241,7 @@ NA_DEVICE void store_partial(const float (&acc)[kBlocks][4], float factor, float
 }
 
 template <typename T, int kWidest>
-__global__ void __launch_bounds__(kThreads, resident(kWidest, false))
+__global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, false))
     na_key_gradient_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan, NA_PARAMETER int additional) {
   constexpr int kAtOnce = kColumnsAtOnce<T, kWidest, false>, kBlocks = kAtOnce / 8;
   constexpr int kOut = kWidest < kSliceChannels ? kWidest : kSliceChannels;
@@ -256,7 +259,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, false))
   T* value_memory =
       (T*)(memory + plan.rows_at) + plan.warps * 16 * plan.row_stride[0] + warp * 16 * plan.row_stride[1];
   float* scratch = plan.scratch_at < 0 ? nullptr : (float*)(memory + plan.scratch_at) + warp * 16 * (kAtOnce + 4);
-  int group = p.heads / p.kv_heads, width = plan.columns + kSlack;
+  int group = p.heads / p.kv_heads, width = plan.columns + plan.slack;
   int chunks = max(1, (tile.queries + plan.columns - 1) / plan.columns), steps = chunks * group;
   int row_count = tile.rows[0] * tile.rows[1] * tile.rows[2], blocks = (row_count + 15) / 16;
 
@@ -327,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, false))
         QueryTable table(memory, plan, stage * width);
         const float* bias = p.bias && !additional ? p.bias + (long long)head * plan.bins : nullptr;
         int from = max(row.first, begin), to = min(row.end, min(begin + plan.columns, tile.queries));
-        for (int n = from & ~1; n < to; n += kAtOnce) {
+        for (int n = from & (plan.slack ? ~1 : ~15); n < to; n += kAtOnce) {
           int at = n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
           const T* query = queries + (stage * width + at) * plan.d_stride;
           const T* d_out = d_outs + (stage * width + at) * plan.e_stride;

@@ -6,14 +6,16 @@
 #pragma once
 #include "keys.cuh"
 
-// rowsum(dO O) of rows g and g + 8, the same in the four lanes of a row. dO lies in shared memory, padded with zeros.
+// rowsum(dO O) of one row, the same in the four lanes of the row. dO lies in shared memory, padded with zeros. In float it
+// is summed in the order of `product`: where there is one key, dP - delta is exactly 0.
 template <typename T>
 NA_DEVICE float row_product(const T* d_out, const T* out, int channels, bool vector) {
-  int t = threadIdx.x & 3;
+  constexpr int lanes = kTensorCores<T> ? 4 : 1;  // that share a row
+  int t = threadIdx.x & (lanes - 1);
   float sum = 0.f;
   if (out != nullptr) {
     if (vector) {
-      for (int c = t * kPiece<T>; c < channels; c += 4 * kPiece<T>) {
+      for (int c = t * kPiece<T>; c < channels; c += lanes * kPiece<T>) {
         uint4 words[2] = {*(const uint4*)(out + c), *(const uint4*)(d_out + c)};
         const T* x = (const T*)&words[0];
         const T* y = (const T*)&words[1];
@@ -21,10 +23,10 @@ NA_DEVICE float row_product(const T* d_out, const T* out, int channels, bool vec
         for (int i = 0; i < kPiece<T>; ++i) sum = fmaf(to_float(x[i]), to_float(y[i]), sum);
       }
     } else {
-      for (int c = t; c < channels; c += 4) sum = fmaf(to_float(out[c]), to_float(d_out[c]), sum);
+      for (int c = t; c < channels; c += lanes) sum = fmaf(to_float(out[c]), to_float(d_out[c]), sum);
     }
   }
-  return quad_sum(sum);
+  return lanes == 1 ? sum : quad_sum(sum);
 }
 
 // Add a warp's dS, which lies in its scratch, to its own table. Lanes are keys: those of one query fall into different
@@ -43,7 +45,7 @@ NA_DEVICE void add_to_bins(float* bins, const float* scratch, const int4* table,
 }
 
 template <typename T, int kWidest>
-__global__ void __launch_bounds__(kThreads, resident(kWidest, false))
+__global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, false))
     na_query_gradient_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan) {
   constexpr int kAtOnce = kColumnsAtOnce<T, kWidest, false>, kBlocks = kAtOnce / 8;
   static_assert(kAtOnce <= 32, "add_to_bins has a lane for every column");
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, false))
       (T*)(memory + plan.rows_at) + plan.warps * 16 * plan.row_stride[0] + warp * 16 * plan.row_stride[1];
   float* scratch = plan.scratch_at < 0 ? nullptr : (float*)(memory + plan.scratch_at) + warp * 16 * (kAtOnce + 4);
   float* deltas = (float*)p.workspace;
-  int step = plan.columns + kSlack, head = blockIdx.x % p.heads;
+  int step = plan.columns + plan.slack, head = blockIdx.x % p.heads;
   unsigned slot = blockIdx.x / p.heads;
   Bias bias = load_bias(p, plan, memory, head);
 
@@ -142,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, false))
             for (int r = 0; r < 2; ++r) {
               const T* out = (const T*)p.out.data + tile.place.batch * p.out.batch + head * p.out.head +
                              offset_of_token(tokens[r], p.heads * p.value_channels);
-              delta[r] += row_product(d_out_memory + (g + 8 * r) * plan.row_stride[1], tokens[r] < 0 ? nullptr : out,
+              delta[r] += row_product<T>(d_out_memory + (g + 8 * r) * plan.row_stride[1], tokens[r] < 0 ? nullptr : out,
                                       p.value_channels, plan.vector & NA_VECTOR_OUT);
               long long all = (long long)p.length[0] * p.length[1] * p.length[2];
               if (t == 0 && tokens[r] >= 0) {
@@ -155,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, false))
           for (int part = 0; part < 2; ++part) {  // the window, the additional tokens
             int from = max(part ? tile.extra_at : row.first, begin), to = min(part ? tile.columns : row.end, end);
             if (part && p.additional == 0) break;
-            for (int n = from & ~1; n < to; n += kAtOnce) {
+            for (int n = from & (plan.slack ? ~1 : ~15); n < to; n += kAtOnce) {
               int at = stage * step + n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
               float s[kBlocks][4], d_s[kBlocks][4];
               product<T, kWidest, kBlocks>(s, queries, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);

@@ -3,7 +3,7 @@
 #include "keys.cuh"
 
 template <typename T, int kWidest>
-__global__ void __launch_bounds__(kThreads, resident(kWidest, true)) na_forward_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan) {
+__global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, true)) na_forward_kernel(NA_PARAMETER NaProblem p, NA_PARAMETER NaPlan plan) {
   constexpr int kAtOnce = kColumnsAtOnce<T, kWidest, true>, kBlocks = kAtOnce / 8;
   NA_SHARED_MEMORY(memory);
   QueryTile& tile = *(QueryTile*)memory;
@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, true)) na_forward_
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   T* row_memory = (T*)(memory + plan.rows_at) + warp * 16 * plan.row_stride[0];
   float* scratch = kTensorCores<T> ? nullptr : (float*)(memory + plan.scratch_at) + warp * 16 * (kAtOnce + 4);
-  int step = plan.columns + kSlack;  // columns from one stage to the next
+  int step = plan.columns + plan.slack;  // columns from one stage to the next
   int chunks = (tile.columns + plan.columns - 1) / plan.columns;
   int blocks = (tile.rows[0] * tile.rows[1] * tile.rows[2] + 15) / 16;
   Bias bias = load_bias(p, plan, memory, tile.head);
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, resident(kWidest, true)) na_forward_
         for (int part = 0; part < 2; ++part) {  // the window, the additional tokens
           int from = max(part ? tile.extra_at : row.first, begin), to = min(part ? tile.columns : row.end, end);
           if (part && p.additional == 0) break;
-          for (int n = from & ~1; n < to; n += kAtOnce) {
+          for (int n = from & (plan.slack ? ~1 : ~15); n < to; n += kAtOnce) {
             int at = stage * step + n - begin, left = to - n, tiles = min((left + 15) / 16, kBlocks / 2);
             float s[kBlocks][4];
             product<T, kWidest, kBlocks>(s, rows, keys + at * plan.d_stride, plan.d_stride, plan.d16, tiles);

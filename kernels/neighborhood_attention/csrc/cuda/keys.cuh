@@ -42,7 +42,7 @@ NA_DEVICE void locate(const NaProblem& p, const NaPlan& plan, unsigned item, int
 
 // Column i of a chunk: packed coordinates, index into the bias table but for the query's share, offsets in key and value.
 NA_DEVICE void describe_keys(int4* table, const NaProblem& p, const NaPlan& plan, const QueryTile& tile, int chunk) {
-  for (int i = threadIdx.x; i < plan.columns + kSlack; i += blockDim.x) {
+  for (int i = threadIdx.x; i < plan.columns + plan.slack; i += blockDim.x) {
     int n = chunk * plan.columns + i;
     int4 entry = {(int)(plan.guard | unseen_low(plan.guard, plan.shift)), 0, -1, -1};
     if (i < plan.columns && n < tile.keys) {
@@ -73,7 +73,7 @@ template <typename T>
 NA_DEVICE void load_keys(T* keys, T* values, const int4* table, const NaProblem& p, const NaPlan& plan,
                          const QueryTile& tile, int chunk) {
   int first = chunk * plan.columns, kv_head = tile.head / (p.heads / p.kv_heads);
-  int count = min(plan.columns, tile.columns - first) + kSlack;
+  int count = min(plan.columns, (tile.columns - first + 15) & ~15) + plan.slack;
   int inside = min(max(tile.extra_at - first, 0), count);  // columns before the additional tokens
   bool only_inside = inside == count || p.additional == 0;
   const T* key = (const T*)p.key.data + tile.place.batch * p.key.batch + kv_head * p.key.head;
@@ -125,9 +125,11 @@ NA_DEVICE QueryRows describe_rows(const NaProblem& p, const NaPlan& plan, const 
   }
   rows.token = (rows.place[0] * p.length[1] + rows.place[1]) * p.length[2] + rows.place[2];
   if (!valid) rows.token = -1, rows.low = unseen_low(plan.guard, plan.shift), rows.high = 2 * plan.guard;
-  rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
-  rows.end = (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
-  if (last[0] < 0) rows.first = rows.end = 0;  // not one valid row
+  rows.first = rows.end = 0;
+  if (last[0] >= 0) {  // there is a row
+    rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
+    rows.end = (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
+  }
   return rows;
 }
 

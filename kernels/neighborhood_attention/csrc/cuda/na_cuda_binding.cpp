@@ -17,7 +17,6 @@
 #include "problem.h"
 
 #ifdef NA_EMULATED
-#define NA_NAMESPACE bestiary_emulated
 #define NA_KEY CPU
 #else
 #define NA_NAMESPACE bestiary

@@ -13,7 +13,7 @@ enum NaVector {  // tensors that can be moved 16 bytes at a time
   NA_VECTOR_ADDITIONAL = 32, NA_VECTOR_D_QUERY = 64, NA_VECTOR_D_KEY = 128, NA_VECTOR_D_VALUE = 256,
 };
 
-constexpr int kSlack = 16;            // columns of zeros behind a chunk: a warp reads 16 at a time from anywhere
+constexpr int kSlack = 16;            // columns of zeros behind a chunk: a warp reads 16 at a time from any even one
 constexpr int kSliceChannels = 128;   // channels of dK and dV that a CTA makes
 constexpr int kTileBytes = 128;       // at the start of shared memory: where the tile is
 constexpr int kTargetShared = 100 * 1024;  // two CTAs a processor where that is possible
@@ -28,14 +28,18 @@ constexpr int columns_at_once(bool tensor_cores, int widest, bool forward) {
 constexpr int kThreads = 128;  // at most; four warps
 
 // CTAs that have to fit on a processor: how many registers the kernels may use.
-constexpr int resident(int widest, bool forward) { return widest <= 32 ? (forward ? 4 : 3) : forward && widest <= 64 ? 3 : 2; }
+constexpr int resident(bool tensor_cores, int widest, bool forward) {
+  if (forward) return widest <= 32 ? 4 : widest <= 64 ? 3 : 2;
+  return tensor_cores && widest <= 32 ? 3 : 2;
+}
 
 struct NaPlan {
   int tile[3], tiles[3];                // rows of a CTA an axis; CTAs an axis (of the longest dilation group)
   int shift[3];                         // where the axes stand in packed coordinates
   unsigned guard;                       // their spare bits
   int bias_stride[3], bins;             // of the bias table of one head
-  int warps, columns, stages, slices;   // columns: of one chunk; stages: chunks in shared memory
+  int warps, columns, stages, slices;   // columns: of one chunk, a multiple of 16; stages: chunks in shared memory
+  int slack;                            // kSlack; 0: warps begin at multiples of 16
   int slots, row_tiles;                 // slots: CTAs that share the items of one head; row_tiles: of additional tokens
   int d16, e16, d_stride, e_stride;     // channels, padded to 16; elements from column to column
   int d_pieces_log2, e_pieces_log2;     // 16-byte pieces of a row, rounded up to a power of two
@@ -84,9 +88,22 @@ inline int na_extent(const NaProblem& p, NaKind kind, int i, int rows) {
   return extent < n ? (int)extent : n;
 }
 
+// The same for the tiles of keys that there are, exactly where that is cheap: by the inverse neighborhood in closed form.
+inline int na_queries(const NaProblem& p, int i, int rows) {
+  int k = p.kernel[i], longest = na_longest(p, i), most = 0;
+  if (p.stride[i] > 1 || p.causal[i] || longest > 64 * rows) return na_extent(p, NA_KEY_GRADIENT, i, rows);
+  for (int n = longest; n >= na_max(1, longest - 1) && n >= k; --n)
+    for (int first = 0; first < n; first += rows) {
+      int last = na_min(first + rows, n) - 1;
+      int low = first < k ? 0 : first - k + 1 + k / 2, high = last >= n - k ? n - 1 : last + k / 2;
+      most = na_max(most, high - low + 1);
+    }
+  return most;
+}
+
 // Bytes of shared memory for `columns` a chunk; fills the places in.
 inline int na_lay_out(const NaProblem& p, NaKind kind, NaPlan& plan) {
-  int element = na_element(p), at = kTileBytes, columns = (plan.columns + kSlack) * plan.stages;
+  int element = na_element(p), at = kTileBytes, columns = (plan.columns + plan.slack) * plan.stages;
   bool forward = kind == NA_FORWARD, rows_are_keys = kind == NA_KEY_GRADIENT || kind == NA_ADDITIONAL_GRADIENT;
   int at_once = columns_at_once(element == 2, na_widest(p), forward);
   auto take = [&](long long bytes) {
@@ -113,6 +130,7 @@ inline int na_lay_out(const NaProblem& p, NaKind kind, NaPlan& plan) {
 inline bool na_fit(const NaProblem& p, NaKind kind, NaPlan& plan, long long columns, bool only_whole) {
   int target = na_min(p.shared_limit, kTargetShared);
   int at_once = columns_at_once(na_element(p) == 2, na_widest(p), kind == NA_FORWARD);
+  plan.slack = kSlack;
   if (columns <= 1 << 16) {
     plan.stages = 1, plan.columns = na_round_up((int)columns, 16);
     if (na_lay_out(p, kind, plan) <= target) return true;
@@ -122,6 +140,8 @@ inline bool na_fit(const NaProblem& p, NaKind kind, NaPlan& plan, long long colu
     for (plan.columns = na_max(at_once, plan.stages == 2 ? 128 : at_once); plan.columns >= at_once; plan.columns -= 16)
       if (na_lay_out(p, kind, plan) <= target) return true;
   plan.stages = 1, plan.columns = at_once;
+  if (na_lay_out(p, kind, plan) <= p.shared_limit) return true;
+  plan.slack = 0;
   return na_lay_out(p, kind, plan) <= p.shared_limit;
 }
 
@@ -240,8 +260,8 @@ inline bool na_plan(const NaProblem& p, NaKind kind, NaPlan& plan) {
         if (a >= rows) break;
       }
       double columns = 1;
-      for (int i = 0; i < 3; ++i) columns *= na_extent(p, kind, i, plan.tile[i]);
-      columns = (columns + 15) + extra;
+      for (int i = 0; i < 3; ++i) columns *= mine ? na_extent(p, kind, i, plan.tile[i]) : na_queries(p, i, plan.tile[i]);
+      if (extra) columns += 15 + extra;
       if (heads_a_row > 1) columns = 1e12;  // they pass by once a query head: no use in holding all of them
       if (na_fit(p, kind, plan, columns < 1e12 ? (long long)columns : 1LL << 40, false)) break;
     }

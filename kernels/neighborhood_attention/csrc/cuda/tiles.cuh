@@ -44,11 +44,12 @@ NA_DEVICE void move_piece(T* shared, const T* row, int from, int channels, bool 
 template <typename T, typename Offset>
 NA_DEVICE void load_columns(T* shared, int stride, int count, const T* base, int channels, int padded, int pieces_log2,
                             bool vector, Offset offset) {
-  int piece = (threadIdx.x & ((1 << pieces_log2) - 1)) * kPiece<T>;
-  if (piece >= padded) return;
-  for (int i = threadIdx.x >> pieces_log2; i < count; i += blockDim.x >> pieces_log2) {
+  int across = min(pieces_log2, 5);  // the threads are whole warps, more may not be there
+  for (int i = threadIdx.x >> across; i < count; i += blockDim.x >> across) {
     long long at = offset(i);
-    move_piece(shared + i * stride + piece, at < 0 ? (const T*)nullptr : base + at, piece, channels, vector);
+    const T* row = at < 0 ? (const T*)nullptr : base + at;
+    for (int piece = (threadIdx.x & ((1 << across) - 1)) * kPiece<T>; piece < padded; piece += kPiece<T> << across)
+      move_piece(shared + i * stride + piece, row, piece, channels, vector);
   }
 }
 
@@ -59,11 +60,10 @@ constexpr int kSpoilt = -2;  // in the table of columns
 // rows that see them become NaN, and no others.
 template <typename T, typename Mark>
 NA_DEVICE void clear_spoilt(T* shared, int stride, int count, int padded, int pieces_log2, Mark mark) {
-  int piece = (threadIdx.x & ((1 << pieces_log2) - 1)) * kPiece<T>;
-  if (piece >= padded) return;
-  for (int i = threadIdx.x >> pieces_log2; i < count; i += blockDim.x >> pieces_log2) {
-    for (int c = 0; c < kPiece<T>; ++c) {
-      T& x = shared[i * stride + piece + c];
+  int across = min(pieces_log2, 5);
+  for (int i = threadIdx.x >> across; i < count; i += blockDim.x >> across) {
+    for (int c = threadIdx.x & ((1 << across) - 1); c < padded; c += 1 << across) {
+      T& x = shared[i * stride + c];
       if (to_float(x) * 0.f != 0.f) {
         x = T{};
         mark(i);
@@ -187,6 +187,7 @@ NA_DEVICE void product(float (&out)[kBlocks][4], const Rows<T, kWidest>& rows, c
   } else {
     const float* low = rows.shared + g * rows.stride;
     const float* high = low + 8 * rows.stride;
+#pragma unroll 1
     for (int c = 0; c < padded; c += 4) {
       float4 a = *(const float4*)(low + c), b = *(const float4*)(high + c);
 #pragma unroll
@@ -245,6 +246,7 @@ NA_DEVICE void accumulate(float (&out)[kChannelBlocks][4], const float (&weights
     }
   } else {
     constexpr int width = 8 * kBlocks + 4;
+#pragma unroll(kChannelBlocks <= 4 ? 4 : 1)
     for (int n = 0; n < 16 * blocks; ++n) {
       float low = scratch[g * width + n], high = scratch[(g + 8) * width + n];
       const float* column = columns + n * stride + 2 * t;

@@ -1,7 +1,7 @@
 """Compiles the CUDA kernels for the CPU (emulator.h) and calls them on CPU tensors, as a backend would be called.
 
-Run as a program, it goes through random cases of `cases` in the library named on the command line: so a sanitizer can be
-loaded before Python.
+Run as a program, it goes through random cases in the library named on the command line: so a sanitizer can be loaded
+before Python.
 """
 
 import os
@@ -23,11 +23,24 @@ HERE = Path(__file__).parent
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 
 
-def compile_library(sources: Path, folder: Path, flags: tuple[str, ...] = ("-O1",)) -> Path:
+def compile_library(
+    sources: Path, folder: Path, flags: tuple[str, ...] = ("-O1",), space: str = "bestiary_emulated"
+) -> Path:
     """The kernels in `sources` (csrc/cuda) and the emulator as one library in `folder`."""
-    common = ["-std=c++20", "-fPIC", "-g0", "-DNA_EMULATED", f"-I{sources}", f"-I{HERE}", "-Wno-unknown-pragmas", *flags]
+    common = [
+        "-std=c++20",
+        "-fPIC",
+        "-g0",
+        "-DNA_EMULATED",
+        f"-I{sources}",
+        f"-I{HERE}",
+        "-Wno-unknown-pragmas",
+        *flags,
+    ]
     units = [(HERE / "emulator.cpp", "", "emulator"), (sources / "launch.cu", "", "launch")]
-    binding = f"-I{Path(torch.__file__).parent / 'include'} -DTORCH_TARGET_VERSION={STABLE_TARGET}"
+    binding = (
+        f"-I{Path(torch.__file__).parent / 'include'} -DTORCH_TARGET_VERSION={STABLE_TARGET} -DNA_NAMESPACE={space}"
+    )
     units += [(sources / "na_cuda_binding.cpp", binding, "binding")]
     for part in ("forward", "backward"):
         units += [(sources / f"{part}.cu", f"-DNA_TYPE={kind}", f"{part}_{kind}") for kind in ("fp16", "bf16", "float")]
@@ -42,14 +55,23 @@ def compile_library(sources: Path, folder: Path, flags: tuple[str, ...] = ("-O1"
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", "2"))) as pool:
         objects = list(pool.map(compile_one, units))
     path = folder / "libna_emulated.so"
-    link = ["g++", "-shared", *flags, *objects, "-o", str(path), f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu"]
+    link = [
+        "g++",
+        "-shared",
+        *flags,
+        *objects,
+        "-o",
+        str(path),
+        f"-L{Path(torch.__file__).parent / 'lib'}",
+        "-ltorch_cpu",
+    ]
     done = subprocess.run(link, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return path
 
 
 def load(path: Path) -> None:
-    """Attach the library's kernels to operators of their own, torch.ops.bestiary_emulated.na_forward and na_backward."""
+    """Attach the library's kernels to torch.ops.bestiary_emulated.na_forward and na_backward."""
     torch.library.define("bestiary_emulated::na_forward", FORWARD_SCHEMA)
     torch.library.define("bestiary_emulated::na_backward", BACKWARD_SCHEMA)
     torch.ops.load_library(str(path))
