@@ -457,8 +457,8 @@ def test_two_runs_give_the_same_bits(compiled, dtype):
             found = out, lse, *torch.autograd.grad((out, lse), (query, key, value, bias), seeds)
             for one, same in zip(runs.setdefault(count, found), found, strict=True):
                 assert torch.equal(one, same)
-            # Sums over queries are cut by the number of threads; what belongs to one query is not.
-            for one, same in zip(runs[1][:3], found[:3], strict=True):
+            # The number of threads matters to the bias alone, to which all queries add.
+            for one, same in zip(runs[1][:-1], found[:-1], strict=True):
                 assert torch.equal(one, same)
     finally:
         torch.set_num_threads(threads)
