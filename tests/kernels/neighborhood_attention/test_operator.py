@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from bestiary.errors import InputError
 from bestiary.kernels import backends, neighborhood_attention, use_backend
@@ -192,7 +193,6 @@ except ValueError as error:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("reference", "served"),
         (
             "neighborhood_attention=sdpa",
             "neighborhood_attention: backend 'sdpa' cannot serve this call: it takes windows",
@@ -281,7 +281,7 @@ def objective(*tensors, **options):
 def test_compiled_graphs(compiled, backend, dynamic, compiler):
     """fullgraph, forward and backward; with dynamic shapes two maps share one graph."""
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(compiler)
+    counter = CompileCounterWithBackend(compiler)
 
     @torch.compile(fullgraph=True, dynamic=dynamic, backend=counter)
     def layer(packed, bias):
