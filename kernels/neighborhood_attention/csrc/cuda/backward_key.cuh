@@ -178,10 +178,10 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
 }
 
 // s: products of keys and queries into P; d_s: products of values and d_out into dS.
-template <typename T, int kBlocks>
-NA_DEVICE void score_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], const QueryTable& table, int at,
-                             const unsigned (&packed)[2], const int (&row_bias)[2], const float* bias, float factor,
-                             unsigned guard, int left) {
+template <typename T, bool kBias, int kBlocks>
+NA_DEVICE void score_queries_with(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], const QueryTable& table, int at,
+                                  const unsigned (&packed)[2], const int (&row_bias)[2], const float* bias, float factor,
+                                  unsigned guard, int left) {
   int t = threadIdx.x & 3;
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
@@ -192,20 +192,29 @@ NA_DEVICE void score_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], c
     }
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      int column = 8 * j + 2 * t + c;
-      int2 window = *(const int2*)&table.windows[at + column];
-      float2 number = table.numbers[at + column];
+      int column = at + 8 * j + 2 * t + c;
+      int2 window = *(const int2*)&table.windows[column];
+      float2 number = table.numbers[column];
+      int share = kBias ? table.windows[column].z : 0;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         int i = 2 * r + c;
         float x = fmaf(s[j][i], factor, -number.x);
         bool seen = is_seen(packed[r], (unsigned)window.x, (unsigned)window.y, guard);
-        if (bias && seen) x = fmaf(read_only(bias + row_bias[r] - table.windows[at + column].z), kUnit<T>, x);
+        if constexpr (kBias) x = fmaf(read_only(bias + (seen ? row_bias[r] - share : 0)), kUnit<T>, x);
         s[j][i] = seen ? exponential<T>(x) : 0.f;
         d_s[j][i] = seen ? s[j][i] * (d_s[j][i] - number.y) : 0.f;
       }
     }
   }
+}
+
+template <typename T, int kBlocks>
+NA_DEVICE void score_queries(float (&s)[kBlocks][4], float (&d_s)[kBlocks][4], const QueryTable& table, int at,
+                             const unsigned (&packed)[2], const int (&row_bias)[2], const float* bias, float factor,
+                             unsigned guard, int left) {
+  if (bias) score_queries_with<T, true>(s, d_s, table, at, packed, row_bias, bias, factor, guard, left);
+  else score_queries_with<T, false>(s, d_s, table, at, packed, row_bias, nullptr, factor, guard, left);
 }
 
 // Weights of queries that clear_spoilt marked become NaN.

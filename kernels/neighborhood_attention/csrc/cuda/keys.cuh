@@ -164,7 +164,6 @@ NA_DEVICE RowBounds bounds_of(const QueryRows& rows) {
 struct Bias {
   const float* shared;
   const float* global;
-  NA_DEVICE float operator[](int i) const { return shared ? shared[i] : read_only(global + i); }
 };
 
 NA_DEVICE Bias load_bias(const NaProblem& p, const NaPlan& plan, unsigned char* memory, int head) {
@@ -180,10 +179,13 @@ NA_DEVICE Bias load_bias(const NaProblem& p, const NaPlan& plan, unsigned char* 
 }
 
 // Products of queries and keys into scores in units of kUnit, minus infinity where a key is not seen. `table` begins with
-// the first column; `left` columns count; `extra`: additional tokens, seen by all rows.
-template <typename T, int kBlocks>
-NA_DEVICE void score_keys(float (&s)[kBlocks][4], const int4* table, const RowBounds& rows, const Bias& bias, float factor,
-                          unsigned guard, bool extra, int left) {
+// the first column; `left` columns count; `extra`: additional tokens, seen by all rows. One copy of the loops for each
+// kind of bias, without a branch inside: a masked score reads entry 0 of the table.
+enum NaBias { NA_NO_BIAS, NA_BIAS_SHARED, NA_BIAS_GLOBAL, NA_EXTRA };
+
+template <typename T, NaBias kBias, int kBlocks>
+NA_DEVICE void score_keys_with(float (&s)[kBlocks][4], const int4* table, const RowBounds& rows, const float* bias,
+                               float factor, unsigned guard, int left) {
   int t = threadIdx.x & 3;
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
@@ -199,13 +201,23 @@ NA_DEVICE void score_keys(float (&s)[kBlocks][4], const int4* table, const RowBo
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         float x = s[j][2 * r + c] * factor;
-        bool seen = is_seen((unsigned)entry.x, rows.low[r], rows.high[r], guard);
-        if (extra) seen = column < left;
-        else if (bias.global && seen) x = fmaf(bias[entry.y - rows.bias[r]], kUnit<T>, x);
+        bool seen = kBias == NA_EXTRA ? column < left : is_seen((unsigned)entry.x, rows.low[r], rows.high[r], guard);
+        int at = seen ? entry.y - rows.bias[r] : 0;
+        if constexpr (kBias == NA_BIAS_SHARED) x = fmaf(bias[at], kUnit<T>, x);
+        if constexpr (kBias == NA_BIAS_GLOBAL) x = fmaf(read_only(bias + at), kUnit<T>, x);
         s[j][2 * r + c] = seen ? x : -INFINITY;
       }
     }
   }
+}
+
+template <typename T, int kBlocks>
+NA_DEVICE void score_keys(float (&s)[kBlocks][4], const int4* table, const RowBounds& rows, const Bias& bias, float factor,
+                          unsigned guard, bool extra, int left) {
+  if (extra) score_keys_with<T, NA_EXTRA>(s, table, rows, nullptr, factor, guard, left);
+  else if (bias.shared) score_keys_with<T, NA_BIAS_SHARED>(s, table, rows, bias.shared, factor, guard, left);
+  else if (bias.global) score_keys_with<T, NA_BIAS_GLOBAL>(s, table, rows, bias.global, factor, guard, left);
+  else score_keys_with<T, NA_NO_BIAS>(s, table, rows, nullptr, factor, guard, left);
 }
 
 // Scores that see a column which clear_spoilt marked become NaN.
