@@ -8,6 +8,7 @@ struct KeyTile {
   Place place;
   bool empty;
   int head, first[3], rows[3];  // keys; head: of keys and values
+  int length[3];                // of the dilation group
   int low[3], extent[3];        // queries
   int queries, first_query;     // first_query: of the slot, for additional tokens
 };
@@ -40,6 +41,7 @@ NA_DEVICE void locate_keys_one(const NaProblem& p, const NaPlan& plan, unsigned 
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     Axis axis = axis_of(p, i, tile.place.group[i]);
+    tile.length[i] = axis.n;
     tile.first[i] = tile.place.tile[i] * plan.tile[i];
     tile.rows[i] = min(plan.tile[i], axis.n - tile.first[i]);
     if (tile.rows[i] <= 0) {
@@ -51,6 +53,8 @@ NA_DEVICE void locate_keys_one(const NaProblem& p, const NaPlan& plan, unsigned 
     tile.queries *= tile.extent[i];
   }
 }
+
+static_assert(sizeof(KeyTile) <= kTileBytes);
 
 // What a chunk's columns, queries, need: bounds of their windows against the tile's keys, places, LSE and delta.
 struct QueryTable {
@@ -88,7 +92,7 @@ NA_DEVICE void describe_queries(const QueryTable& table, const NaProblem& p, con
           high += 1u << plan.shift[a];
         } else {
           // Keys of the tile are 1 to its size: so a window that ends before it or begins behind it has its values too.
-          Axis axis = axis_of(p, a, tile.place.group[a]);
+          Axis axis = {tile.length[a], p.kernel[a], p.stride[a], p.causal[a]};
           int most = plan.tile[a] + 1;
           low += (unsigned)min(max(axis.first_key(q) - tile.first[a] + 1, 0), most) << plan.shift[a];
           high += (unsigned)min(max(axis.end_key(q) - tile.first[a], 0), most) << plan.shift[a];
@@ -147,10 +151,16 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
   }
   unsigned packed = plan.guard;
   long long key = 0, value = 0;
-  int first[3], last[3], place[3];
+  int first[3] = {0, 0, 0}, last[3] = {0, 0, 0}, place[3];
+  bool some = block * 16 < tile.rows[0] * tile.rows[1] * tile.rows[2];
 #pragma unroll
   for (int a = 2; a >= 0; --a) {
-    Axis axis = axis_of(p, a, tile.place.group[a]);
+    place[a] = 0;
+    if (p.length[a] == 1) {  // its one key has number 1, as below
+      packed += 1u << plan.shift[a];
+      continue;
+    }
+    Axis axis = {tile.length[a], p.kernel[a], p.stride[a], p.causal[a]};
     int c = a ? r % (unsigned)tile.rows[a] : valid ? r : 0;
     r = a ? r / (unsigned)tile.rows[a] : 0;
     packed += (unsigned)(c + 1) << plan.shift[a];
@@ -158,11 +168,9 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
     place[a] = tile.place.group[a] + p.dilation[a] * (tile.first[a] + c);
     key += place[a] * p.key.axis[a], value += place[a] * p.value.axis[a];
     int lowest = warp_min(valid ? c : 0x7fffffff), highest = warp_max(valid ? c : -1);
-    if (highest >= 0) {
+    if (some) {
       first[a] = axis.first_query(tile.first[a] + lowest) - tile.low[a];
       last[a] = axis.end_query(tile.first[a] + highest) - 1 - tile.low[a];
-    } else {
-      first[a] = 0, last[a] = -1;
     }
   }
   if (valid) {
@@ -170,7 +178,7 @@ NA_DEVICE KeyRows describe_key_rows(const NaProblem& p, const NaPlan& plan, cons
     rows.packed = packed, rows.key = key, rows.value = value;
   }
   rows.end = 0;
-  if (last[0] >= 0) {  // there is a row
+  if (some) {
     rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
     rows.end = (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
   }

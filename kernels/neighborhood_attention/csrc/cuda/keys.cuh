@@ -8,6 +8,7 @@ struct QueryTile {
   Place place;
   bool empty;
   int head, first[3], rows[3];  // queries: first place and number an axis
+  int length[3];                // of the dilation group
   int low[3], extent[3];        // keys
   int keys, extra_at, columns;  // additional tokens are columns [extra_at, columns)
 };
@@ -20,6 +21,7 @@ NA_DEVICE void locate_one(const NaProblem& p, const NaPlan& plan, unsigned item,
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     Axis axis = axis_of(p, i, tile.place.group[i]);
+    tile.length[i] = axis.n;
     tile.first[i] = tile.place.tile[i] * plan.tile[i];
     tile.rows[i] = min(plan.tile[i], axis.n - tile.first[i]);
     if (tile.rows[i] <= 0) {  // of a dilation group that is shorter than the longest
@@ -33,6 +35,8 @@ NA_DEVICE void locate_one(const NaProblem& p, const NaPlan& plan, unsigned item,
   tile.extra_at = p.additional ? (tile.keys + 15) & ~15 : tile.keys;
   tile.columns = tile.extra_at + p.additional;
 }
+
+static_assert(sizeof(QueryTile) <= kTileBytes);
 
 // One thread fills `tile` in; it is there for all when this returns.
 NA_DEVICE void locate(const NaProblem& p, const NaPlan& plan, unsigned item, int head, QueryTile& tile) {
@@ -50,6 +54,7 @@ NA_DEVICE void describe_keys(int4* table, const NaProblem& p, const NaPlan& plan
       int bias = 0, key = 0, value = 0;
 #pragma unroll
       for (int a = 2; a >= 0; --a) {
+        if (p.length[a] == 1) continue;
         int c = a ? rest % (unsigned)tile.extent[a] : rest;
         rest = a ? rest / (unsigned)tile.extent[a] : 0;
         packed += (unsigned)c << plan.shift[a];
@@ -106,13 +111,15 @@ struct QueryRows {
 
 NA_DEVICE QueryRows describe_rows(const NaProblem& p, const NaPlan& plan, const QueryTile& tile, int block) {
   QueryRows rows;
-  unsigned r = block * 16 + (threadIdx.x & 15);
-  bool valid = (int)r < tile.rows[0] * tile.rows[1] * tile.rows[2];
-  rows.token = 0, rows.low = 0, rows.high = 2 * plan.guard, rows.bias = 0;
-  int first[3], last[3];
+  unsigned r = block * 16 + (threadIdx.x & 15), count = tile.rows[0] * tile.rows[1] * tile.rows[2];
+  bool valid = r < count;
+  rows.low = 0, rows.high = 2 * plan.guard, rows.bias = 0;
+  int first[3] = {0, 0, 0}, last[3] = {0, 0, 0};
 #pragma unroll
   for (int a = 2; a >= 0; --a) {
-    Axis axis = axis_of(p, a, tile.place.group[a]);
+    rows.place[a] = 0;
+    if (p.length[a] == 1) continue;
+    Axis axis = {tile.length[a], p.kernel[a], p.stride[a], p.causal[a]};
     int q = tile.first[a] + (a ? r % (unsigned)tile.rows[a] : valid ? r : 0);
     r = a ? r / (unsigned)tile.rows[a] : 0;
     int low = axis.first_key(q) - tile.low[a], high = axis.end_key(q) - 1 - tile.low[a];
@@ -126,7 +133,7 @@ NA_DEVICE QueryRows describe_rows(const NaProblem& p, const NaPlan& plan, const 
   rows.token = (rows.place[0] * p.length[1] + rows.place[1]) * p.length[2] + rows.place[2];
   if (!valid) rows.token = -1, rows.low = unseen_low(plan.guard, plan.shift), rows.high = 2 * plan.guard;
   rows.first = rows.end = 0;
-  if (last[0] >= 0) {  // there is a row
+  if (block * 16 < (int)count) {  // there is a row
     rows.first = (first[0] * tile.extent[1] + first[1]) * tile.extent[2] + first[2];
     rows.end = (last[0] * tile.extent[1] + last[1]) * tile.extent[2] + last[2] + 1;
   }
