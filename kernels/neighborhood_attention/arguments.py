@@ -169,7 +169,7 @@ def check(
     if scale is not None:
         if isinstance(scale, Tensor):  # it would have no gradient, and its value would be remembered with the plan
             raise fail("scale must be a number, got a tensor: multiply query by it and give scale=1.0")
-        if not math.isfinite(scale):
+        if not -math.inf < scale < math.inf:  # NaN is not; and torch.compile, which makes it a symbol, can follow
             raise fail(f"scale must be finite, got {scale}")
     return Call(
         query.device, query.dtype, batch, tuple(spatial), heads, kv_heads, channels, value_channels, additional,

@@ -135,3 +135,29 @@ def test_an_input_of_another_shape_is_refused():
     module = NeighborhoodAttention2D(12, 3, 3)
     with pytest.raises(ValueError, match=r"NeighborhoodAttention2D: input must be \(B, X, Y, 12\), got \(1, 5, 12\)"):
         module(torch.randn(1, 5, 12))
+
+
+@pytest.mark.parametrize("small_maps", ["pad", "mask"])
+def test_the_layer_in_compiled_code(small_maps):
+    torch._dynamo.reset()
+    module = NeighborhoodAttention2D(32, 4, 5, dilation=3, rel_pos_bias=True, num_kv_heads=2, small_maps=small_maps)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="eager")
+    for spatial in (20, 17), (11, 40):  # one that is large enough, and one that is padded
+        x = torch.randn(3, *spatial, 32, requires_grad=True)
+        found, wanted = compiled(x), module(x)
+        torch.testing.assert_close(found, wanted)
+        seed = torch.randn_like(found)
+        torch.testing.assert_close(torch.autograd.grad(found, x, seed), torch.autograd.grad(wanted, x, seed))
+
+
+@pytest.mark.parametrize("small_maps", ["pad", "mask"])
+@pytest.mark.parametrize("spatial", [(9, 10), (4, 10)])
+def test_lower_precision(spatial, small_maps):
+    module = NeighborhoodAttention2D(32, 4, 3, dilation=(2, 3), rel_pos_bias=True, small_maps=small_maps)
+    x = torch.randn(2, *spatial, 32)
+    wanted = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x)
+    assert found.dtype == torch.bfloat16
+    assert (found - wanted).abs().max() < 0.02
+    assert (module.half()(x.half()) - wanted).abs().max() < 0.003

@@ -320,6 +320,20 @@ def test_a_forced_backend_inside_compiled_code(compiled):
     assert ["na_forward" in " ".join(graph) for graph in graphs] == [True, False]
 
 
+def test_a_scale_inside_compiled_code(compiled):
+    """With dynamic shapes it is a symbol, which has to be looked at all the same."""
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, dynamic=True, backend="eager")
+    def layer(query, key, value, scale):
+        return neighborhood_attention(query, key, value, 3, scale=scale)
+
+    for scale in 0.3, 0.0:
+        close(layer(q, k, v, scale), neighborhood_attention(q, k, v, 3, scale=scale))
+    with pytest.raises(Exception, match="scale must be finite, got nan"):
+        layer(q, k, v, float("nan"))
+
+
 def test_bad_input_inside_compiled_code():
     torch._dynamo.reset()
     layer = torch.compile(lambda *t: neighborhood_attention(*t, 8), fullgraph=True, backend="eager")
