@@ -129,7 +129,8 @@ def _key(library: Library) -> str:
     digest = hashlib.sha256()
     commands, link = _commands(library, Path("out") / "library.so")
     for part in (torch.__version__, platform.machine(), _version(str(compiler())), repr(commands), repr(link)):
-        digest.update(part.encode())
+        # Another checkout, or another environment with the same PyTorch, finds the same build.
+        digest.update(part.replace(str(HERE), "").replace(str(Path(torch.__file__).parent), "").encode())
     if library.needs_nvcc:
         digest.update(_version(str(cuda_home() / "bin" / "nvcc")).encode())
     files = {HERE / unit.source for unit in library.units}
