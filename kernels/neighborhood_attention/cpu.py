@@ -7,8 +7,8 @@ from .arguments import Call
 
 _FOLDER = "neighborhood_attention/csrc/cpu"
 _VARIANTS = {  # the library asks the processor at its first call which of them it can run
-    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mf16c"),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"),
+    "avx2": ("-mavx2", "-mfma"),
     "portable": (),
 }
 build.LIBRARIES["neighborhood_attention_cpu"] = build.Library(

@@ -37,7 +37,8 @@ const Variant& variant() {
     runs[0] = runs[1] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 #endif
-    const char* wanted = std::getenv("BESTIARY_CPU_VARIANT");
+    const char* given = std::getenv("BESTIARY_CPU_VARIANT");
+    const char* wanted = given && *given ? given : nullptr;
     for (int i = 0; i < 3; ++i) {
       if (runs[i] && (wanted == nullptr || std::string_view(wanted) == candidates[i]->name)) return candidates[i];
     }

@@ -115,7 +115,7 @@ struct Group {
 // Several groups, whose softmax is computed side by side: that hides the latency of each.
 class Batch {
  public:
-  static constexpr int kGroups = 4;
+  static constexpr int kGroups = 8;
   static constexpr int kQueries = kGroups * kSlots;  // query `slot` of group g is number g * kSlots + slot
 
   Batch(const Problem& p, const Sizes& z, Arena& arena)
