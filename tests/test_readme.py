@@ -71,9 +71,11 @@ def test_the_other_commands_name_what_is_there():
 
 
 def test_the_python_runs():
-    config, snippet = blocks("python")
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    config, *snippets = blocks("python")
+    assert len(snippets) == 2
+    for snippet in snippets:
+        done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     assert "_base_" in config
 
 
