@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import subprocess
 import sys
 import time
@@ -317,9 +318,11 @@ def test_memory_beside_inputs_and_outputs(monkeypatch):
 
     def prepare(some):
         def attention(q, k, v, bias):
-            if some.batch > 1:
-                torch.ones(hungry // 4)
-            return q + v
+            # From the system: what this process has freed before, the allocator would give again.
+            with mmap.mmap(-1, hungry if some.batch > 1 else 4096) as block:
+                for page in range(0, len(block), 4096):
+                    block[page] = 1
+                return q + v
 
         return attention
 
@@ -327,9 +330,10 @@ def test_memory_beside_inputs_and_outputs(monkeypatch):
     found = kernel_memory.in_this_process(problem)
     assert found["batch"] == 64 and found["qkv"] == 24 << 20
     lean = found["extra"]["forward"]
-    # The output is not there yet when the hungry one is let go of.
     assert lean["part"] == lean["bytes"] / found["qkv"]
-    assert 0.9 * hungry < lean["bytes"] + (8 << 20) + problem.batch * 32 * 32 * 2 * 4 < 1.2 * hungry
+    # Besides, the output, where it is new to the process.
+    grown = lean["bytes"] + (8 << 20) + problem.batch * 32 * 32 * 2 * 4
+    assert 0.9 * hungry < grown < 1.4 * hungry
 
 
 @pytest.mark.slow
