@@ -19,7 +19,8 @@ _HOME = {  # public name: the room that it comes from, imported at first use
     "HOOKS": "bestiary.registry",
     "build_backbone": "bestiary.backbones",
     "list_backbones": "bestiary.backbones",
-    "build_classifier": "bestiary.heads",
+    "build_classifier": "bestiary.checkpoints",
+    "convert_state_dict": "bestiary.checkpoints",
 }
 __all__ = ["__version__", *_HOME]
 

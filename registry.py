@@ -10,7 +10,7 @@ MODELS = Registry(
     "model",
     parent=root.MODELS,
     scope=SCOPE,
-    locations=["bestiary.backbones", "bestiary.necks", "bestiary.heads"],
+    locations=["bestiary.backbones", "bestiary.necks", "bestiary.heads", "bestiary.checkpoints"],
 )
 DATASETS = Registry("dataset", parent=root.DATASETS, scope=SCOPE, locations=["bestiary.inputs"])
 TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope=SCOPE, locations=["bestiary.inputs"])

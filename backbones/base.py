@@ -1,7 +1,7 @@
 """What every backbone owes: OpenMMLab's arguments, one table of sizes a family, a tuple of feature maps."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -47,7 +47,7 @@ class Backbone(FreezableModule):
     Args:
         arch: a name of the family's `ARCHS`, or a dict with the same keys.
         in_channels: channels of the input picture.
-        out_indices: stages whose maps are returned, in ascending order; negative ones count from the end.
+        out_indices: stages whose maps are returned, in ascending order; negative ones count from the end. None: all.
         drop_path_rate: stochastic depth (arXiv:1603.09382) of the last block, in 0..1; it grows linearly from 0.
         frozen_stages: -1 trains all; 0 freezes the stem, n the stem and the first n stages.
         norm_eval: keep batch norms in evaluation mode while training.
@@ -56,25 +56,29 @@ class Backbone(FreezableModule):
             fit (`strict=False` in the dict lets them pass, with a log of their names).
         **changes: any key of `ARCHS` or `DEFAULTS`, in place of the table's value.
 
-    Input: (B, in_channels, H, W), H and W of at least the total stride.
+    Input: (B, in_channels, H, W), H and W of at least the total stride, or 32 where that is less.
     Output: a tuple, one (B, dims[i], ceil(H / stride_i), ceil(W / stride_i)) for each i of `out_indices`.
 
     Raises:
-        ValueError: no such arch; a key that the family does not have; a stage out of range; a picture too small.
+        ValueError: no such arch; a key that the family does not have; a stage out of range; a picture too small, of
+            other channels, or of integers.
     """
 
     NAME: ClassVar[str]  # what stands before the arch in `list_backbones()`: poolformer + _s12
     ARCHS: ClassVar[dict[str, dict[str, Any]]]
     DEFAULTS: ClassVar[dict[str, Any]] = {}
-    STRIDES: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
-    # How the family's classifier ends: arguments of `LinearHead`.
-    HEAD: ClassVar[dict[str, Any]] = {}
+    STRIDES: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)  # an arch with other stages has a key `strides`
+    CHANNELS_LAST: ClassVar[bool] = True  # whether stages give (B, H, W, C), not (B, C, H, W)
+    # Of a fresh norm on every returned map, as dense prediction has it; made where the arch's `out_norm` says so.
+    OUT_NORM: ClassVar[Callable[[int], nn.Module] | None] = None
+    # How the family's classifier ends: `type` and arguments of a head, where the paper has it so.
+    HEAD: ClassVar[dict[str, Any]] = dict(type="LinearHead")
 
     def __init__(
         self,
         arch: str | Mapping[str, Any],
         in_channels: int = 3,
-        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        out_indices: tuple[int, ...] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -91,13 +95,18 @@ class Backbone(FreezableModule):
         self.with_cp = with_cp
         if not 0.0 <= drop_path_rate < 1.0:
             raise ValueError(f"{self._who}: drop_path_rate {drop_path_rate} is not in 0..1")
-        last = max(sum(self.arch.depths) - 1, 1)
-        rates = iter([drop_path_rate * block / last for block in range(sum(self.arch.depths))])
+        counts = [self.num_blocks(stage) for stage in range(len(self.strides))]
+        last = max(sum(counts) - 1, 1)
+        rates = iter([drop_path_rate * block / last for block in range(sum(counts))])
         self.stem = self.make_stem(in_channels)
         # The stages after the last one that is returned would be dead weight, and unused parameters under DDP.
         self.stages = nn.ModuleList(
-            self.make_stage(stage, [next(rates) for _ in range(self.arch.depths[stage])])
+            self.make_stage(stage, [next(rates) for _ in range(counts[stage])])
             for stage in range(max(self.out_indices) + 1)
+        )
+        with_norms = self.OUT_NORM is not None and getattr(self.arch, "out_norm", False)
+        self.norms = nn.ModuleDict(
+            {str(stage): type(self).OUT_NORM(self.arch.dims[stage]) for stage in self.out_indices if with_norms}
         )
         self._freeze()
 
@@ -106,13 +115,44 @@ class Backbone(FreezableModule):
         return type(self).__name__
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the picture to one of a stage's map, for every stage of the arch."""
+        return tuple(getattr(self.arch, "strides", self.STRIDES))
+
+    @property
     def feature_info(self) -> FeatureInfo:
         """Channels and stride of each stage, as timm has it: `.channels()`, `.reduction()` of the returned ones."""
         info = [
             dict(num_chs=dim, reduction=stride, module=f"stages.{stage}")
-            for stage, (dim, stride) in enumerate(zip(self.arch.dims, self.STRIDES, strict=True))
+            for stage, (dim, stride) in enumerate(zip(self.arch.dims, self.strides, strict=True))
         ]
         return FeatureInfo(info, self.out_indices)
+
+    @classmethod
+    def name_of(cls, arch: str) -> str:
+        """The public name of an arch: `davit_tiny`."""
+        return f"{cls.NAME}_{arch}"
+
+    @classmethod
+    def like_timm(cls, arch: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What to change for timm's arithmetic where it is not the paper's: keys of the arch, keys of `HEAD`."""
+        return {}, {}
+
+    @classmethod
+    def head(cls, arch: str) -> dict[str, Any]:
+        """`type` and arguments of the arch's classification head."""
+        return dict(cls.HEAD)
+
+    def num_blocks(self, stage: int) -> int:
+        """Blocks of a stage that have a drop path rate of their own."""
+        return self.arch.depths[stage]
+
+    def adapt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the same network at another size (windows, kernels, tables) brought to this one's shapes.
+
+        Keys are this backbone's. What fits already is left as it is; what cannot be brought over, too.
+        """
+        return weights
 
     def make_stem(self, in_channels: int) -> nn.Module:
         """A layer from the picture (B, in_channels, H, W) to what the first stage takes."""
@@ -123,8 +163,10 @@ class Backbone(FreezableModule):
         raise NotImplementedError(f"{self._who} does not define make_stage")
 
     def to_map(self, stage: int, x: Tensor) -> Tensor:
-        """What stage `stage` gave -> the (B, C, H, W) that is returned; families that norm their outputs do it here."""
-        return x
+        """What stage `stage` gave -> the (B, C, H, W) that is returned, normalised where there are output norms."""
+        if str(stage) in self.norms:
+            x = self.norms[str(stage)](x)
+        return x.permute(0, 3, 1, 2) if self.CHANNELS_LAST else x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, H, W) -> a tuple of (B, C_i, H_i, W_i)."""
@@ -173,16 +215,17 @@ class Backbone(FreezableModule):
         if absent := [key for key in next(iter(cls.ARCHS.values())) if key not in values]:
             raise ValueError(f"{cls.__name__}: the arch {dict(arch)} lacks {', '.join(absent)}")
         table = {**cls.DEFAULTS, **next(iter(cls.ARCHS.values()))}
+        stages = len(values.get("strides", cls.STRIDES))
         for key, value in values.items():
             a_stage = isinstance(table.get(key), tuple) and len(table[key]) == len(cls.STRIDES)
-            if a_stage and (
-                isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(cls.STRIDES)
-            ):
-                raise ValueError(f"{cls.__name__}: {key} {value!r} must have {len(cls.STRIDES)} entries, one a stage")
+            if a_stage and (isinstance(value, str) or not isinstance(value, Sequence) or len(value) != stages):
+                raise ValueError(f"{cls.__name__}: {key} {value!r} must have {stages} entries, one a stage")
         return Arch(name, values)
 
-    def _resolve_out_indices(self, out_indices: tuple[int, ...]) -> tuple[int, ...]:
-        stages = len(self.arch.depths)
+    def _resolve_out_indices(self, out_indices: tuple[int, ...] | None) -> tuple[int, ...]:
+        stages = len(self.strides)
+        if out_indices is None:
+            return tuple(range(stages))
         resolved = [index + stages if index < 0 else index for index in out_indices]
         if not resolved or resolved != sorted(set(resolved)) or not all(0 <= index < stages for index in resolved):
             raise ValueError(
@@ -191,13 +234,15 @@ class Backbone(FreezableModule):
         return tuple(resolved)
 
     def _check_frozen_stages(self, frozen_stages: int) -> int:
-        stages = len(self.arch.depths)
+        stages = len(self.strides)
         if not -1 <= frozen_stages <= stages:
             raise ValueError(f"{self._who}: frozen_stages {frozen_stages} is not in -1..{stages}")
         return frozen_stages
 
     def _check_input(self, x: Tensor) -> None:
-        least = self.STRIDES[max(self.out_indices)]
+        least = min(self.strides[max(self.out_indices)], 32)
+        if not x.is_floating_point():
+            raise ValueError(f"{self._who}: the input must be floating point, got {x.dtype}: convert and normalise it")
         if x.ndim != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < least:
             raise ValueError(
                 f"{self._who}: the input must be (B, {self.in_channels}, H, W) with H and W of at least {least}, "

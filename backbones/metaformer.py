@@ -59,13 +59,11 @@ class PoolFormer(Backbone):
         out_norm=True,
         pad_input=True,
     )
-    # The authors' order: the norm over the whole map, then the mean. timm takes the mean first: see `build_classifier`.
-    HEAD = dict(norm="GroupNorm1", norm_first=True)
+    OUT_NORM = GroupNorm1
+    HEAD = dict(type="LinearHead", norm="GroupNorm1", norm_first=True)  # the norm over the whole map, then the mean
 
     def __init__(self, arch: str | dict[str, Any] = "s12", *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
-        norms = {str(index): GroupNorm1(self.arch.dims[index]) for index in self.out_indices}
-        self.norms = nn.ModuleDict(norms if self.arch.out_norm else {})
         for module in self.modules():
             if isinstance(module, nn.Linear):  # convolutions keep PyTorch's initialisation, as in the release
                 trunc_normal_(module.weight, std=0.02)
@@ -86,7 +84,6 @@ class PoolFormer(Backbone):
         before = ConvDownsample(arch.dims[stage - 1], dim, 3, stride=2, padding=1, pad_input=False) if stage else None
         return Stage(before, blocks)
 
-    def to_map(self, stage: int, x: Tensor) -> Tensor:
-        if self.arch.out_norm:
-            x = self.norms[str(stage)](x)
-        return x.permute(0, 3, 1, 2)
+    @classmethod
+    def like_timm(cls, arch: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        return dict(pad_input=False), dict(norm_first=False, norm_eps=1e-6)  # timm takes the mean first

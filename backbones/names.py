@@ -8,11 +8,16 @@ from .base import Backbone
 from .metaformer import PoolFormer
 
 FAMILIES: tuple[type[Backbone], ...] = (PoolFormer,)
+LIKES = ("paper", "timm")
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
     """Names that match a shell pattern, sorted: `list_backbones('pool*')`."""
-    return sorted(fnmatch.filter((f"{family.NAME}_{arch}" for family in FAMILIES for arch in family.ARCHS), pattern))
+    return sorted(fnmatch.filter(_names(), pattern))
+
+
+def _names() -> dict[str, tuple[type[Backbone], str]]:
+    return {family.name_of(arch): (family, arch) for family in FAMILIES for arch in family.ARCHS}
 
 
 def resolve_name(name: str) -> tuple[type[Backbone], str]:
@@ -21,16 +26,27 @@ def resolve_name(name: str) -> tuple[type[Backbone], str]:
     Raises:
         ValueError: no such backbone; the message offers the nearest.
     """
-    for family in FAMILIES:
-        arch = name.removeprefix(f"{family.NAME}_")
-        if arch != name and arch in family.ARCHS:
-            return family, arch
-    near = difflib.get_close_matches(name, list_backbones(), n=3)
+    names = _names()
+    if name in names:
+        return names[name]
+    near = difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     raise ValueError(f"no backbone {name!r}; {hint}`bestiary list` prints them all")
 
 
-def build_backbone(name: str, **kwargs: Any) -> Backbone:
-    """A backbone by name; keyword arguments are those of its class (see `Backbone`)."""
+def build_backbone(name: str, like: str = "paper", **kwargs: Any) -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: as `list_backbones()` has it.
+        like: 'paper', or 'timm' for timm's arithmetic in the few places where the two differ (see the class).
+        **kwargs: of its class (see `Backbone`).
+
+    Raises:
+        ValueError: no such backbone, or no such `like`.
+    """
     family, arch = resolve_name(name)
-    return family(arch, **kwargs)
+    if like not in LIKES:
+        raise ValueError(f"build_backbone: like {like!r} must be one of {', '.join(LIKES)}")
+    changes = family.like_timm(arch)[0] if like == "timm" else {}
+    return family(arch, **{**changes, **kwargs})

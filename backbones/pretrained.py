@@ -1,18 +1,21 @@
 """Loading a checkpoint into a backbone, strictly: every key that misfits is named."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..registry import MODELS
 from .reading import SHOWN, read_checkpoint
 
 # Norms of single outputs, and whole stages, belong to a choice of out_indices, not to the pretrained network.
 OUTPUT_NORM = re.compile(r"norms\.\d+\.")
 STAGE = re.compile(r"stages\.(\d+)\.")
+# From a backbone and weights under anyone's names to its own names, or None; `checkpoints` brings it when imported.
+TRANSLATORS: list[Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor] | None]] = []
 
 
 @dataclass
@@ -28,6 +31,9 @@ class LoadReport:
     def __bool__(self) -> bool:
         """Whether something did not fit."""
         return bool(self.missing or self.unexpected or self.misshaped)
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.misshaped)
 
     def words(self) -> str:
         """The counts and the first names, in one line."""
@@ -51,7 +57,8 @@ def compare_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadRepo
     """Names and shapes of a state dict against those of `model`."""
     own = model.state_dict()
     return LoadReport(
-        missing=[name for name in own if name not in weights],
+        # Batches counted by a batch norm weigh nothing once its momentum is set, and not every release has them.
+        missing=[name for name in own if name not in weights and not name.endswith("num_batches_tracked")],
         unexpected=[name for name in weights if name not in own],
         misshaped={
             name: (tuple(weights[name].shape), tuple(tensor.shape))
@@ -75,7 +82,8 @@ def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
     """Load `init_cfg['checkpoint']` (a path, URL or scheme such as timm://) into a backbone.
 
     A classifier's, detector's or segmentor's checkpoint serves too: its `backbone.` part is taken, or the part that
-    `init_cfg['prefix']` names. Output norms that the checkpoint has not (other `out_indices`) keep their initial
+    `init_cfg['prefix']` names. Names may be ours, timm's or the authors'; windows, kernels and tables of another size
+    are brought to this one's. Output norms that the checkpoint has not (other `out_indices`) keep their initial
     values, and the log says so.
 
     Raises:
@@ -88,6 +96,9 @@ def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
     except InputError as error:
         raise InputError(f"{who}: {error} (init_cfg.checkpoint of the backbone)") from error
     state_dict = _under(init_cfg.get("prefix"), state_dict, source)
+    MODELS.import_from_location()  # brings the translators
+    for translate in TRANSLATORS:
+        state_dict = translate(backbone, state_dict) or state_dict
     own, stages = backbone.state_dict(), len(getattr(backbone, "stages", ()))
     state_dict = {
         key: value

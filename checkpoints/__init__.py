@@ -1,7 +1,7 @@
 """Loading, converting and saving weights."""
 
 from . import schemes
-from .classifier import load_classifier
+from .classifier import build_classifier, load_classifier
 from .convert import convert_state_dict
 
-__all__ = ["convert_state_dict", "load_classifier", "schemes"]
+__all__ = ["build_classifier", "convert_state_dict", "load_classifier", "schemes"]

@@ -1,12 +1,45 @@
-"""Loading a classifier's weights, whoever's names they bear."""
+"""Classifiers with their weights, whoever's names these bear."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 
-from ..backbones.pretrained import compare_weights, unwrapped
+from ..backbones.names import resolve_name
+from ..backbones.pretrained import unwrapped
 from ..backbones.reading import read_checkpoint
 from ..errors import InputError
-from .convert import LAYOUTS, convert_state_dict
+from ..heads import ImageClassifier, make_classifier
+from .convert import Network
+
+
+def build_classifier(
+    name: str,
+    num_classes: int = 1000,
+    pretrained: str | bool = False,
+    mixup: Mapping[str, Any] | None = None,
+    like: str = "paper",
+    head: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> ImageClassifier:
+    """An image classifier by its backbone's name: `build_classifier('poolformer_s12', num_classes=10)`.
+
+    Args:
+        name: as `list_backbones()` has it.
+        num_classes: classes of the head.
+        pretrained: a checkpoint to load, as for `load_classifier` (`'timm://poolformer_s12.sail_in1k'`, a path, a
+            URL); True takes timm's default weights of that name. Where the head has another number of classes, the
+            backbone alone is loaded, and the log says so.
+        mixup: see `ImageClassifier`.
+        like: 'paper', or 'timm' for timm's arithmetic in the few places where the two differ.
+        head: arguments of the head in place of the family's: `dict(dropout=0.4)`.
+        **kwargs: arguments of the backbone.
+    """
+    model = make_classifier(name, num_classes, mixup, like, head, **kwargs)
+    if pretrained:
+        load_classifier(model, name, f"timm://{name}" if pretrained is True else pretrained)
+    return model
 
 
 def load_classifier(model: nn.Module, name: str, source: str, strict: bool = True) -> None:
@@ -24,19 +57,12 @@ def load_classifier(model: nn.Module, name: str, source: str, strict: bool = Tru
             fit.
     """
     state_dict = unwrapped(read_checkpoint(source)["state_dict"])
-    refusals = []
-    for layout in LAYOUTS:
-        try:
-            # Through timm's names and back would lose nothing, but ours need no way round.
-            ours = convert_state_dict(state_dict, name, layout, "bestiary")
-        except InputError as refusal:
-            refusals.append(str(refusal))
-            continue
-        if layout != "bestiary" or any(key.startswith("backbone.") for key in ours):
-            break
-    else:
-        raise InputError(f"{source}: not weights of {name} in any known layout: {'; '.join(refusals)}")
-    report = compare_weights(model, ours)
+    values = {key: value for key, value in vars(model.backbone.arch).items() if key != "name"}
+    network = Network(*resolve_name(name), dict(values, in_channels=model.backbone.in_channels))
+    try:
+        ours, report = network.recognise(state_dict, model)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     other_head = [key for key in report.misshaped if key.startswith("head.fc.")]
     if other_head and all(report.misshaped[key][0][1:] == report.misshaped[key][1][1:] for key in other_head):
         got, want = report.misshaped[other_head[0]]

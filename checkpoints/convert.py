@@ -1,36 +1,131 @@
 """Names and shapes of weights: ours, timm's, the authors'."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..backbones.names import resolve_name
+from ..backbones.pretrained import TRANSLATORS, LoadReport, compare_weights
 from ..errors import InputError
+from ..heads import make_classifier
 from . import metaformer
+from .key_map import KeyMap
 
-LAYOUTS = ("bestiary", "timm", "official")
-
-
-class KeyMap(NamedTuple):
-    """How another code names the weights of one family."""
-
-    rename: Callable[[str], str | None]  # our key -> theirs, None for what they have not
-    pointwise: Callable[[str], bool]  # whether they keep this linear weight of ours as a 1 x 1 convolution
-
-
-KEY_MAPS: dict[str, dict[str, KeyMap]] = {  # a family's NAME: layout: map
-    "poolformer": {
-        "timm": KeyMap(metaformer.poolformer_to_timm, metaformer.poolformer_is_pointwise),
-        "official": KeyMap(metaformer.poolformer_to_official, metaformer.poolformer_is_pointwise),
-    },
+# A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
+KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
+    "poolformer": metaformer.poolformer,
 }
 
 
+class Network:
+    """Which network weights are of: a family, an arch of it, keys of the arch that differ."""
+
+    def __init__(self, family: type[Backbone], arch: str | Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        self.family, self.arch, self.changes = family, arch, changes
+
+    def __str__(self) -> str:
+        return self.family.name_of(self.arch) if isinstance(self.arch, str) else f"this {self.family.__name__}"
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """One without storage, with the output norms of all stages."""
+        norms = {"out_norm": True} if "out_norm" in self.family.DEFAULTS else {}
+        with torch.device("meta"):
+            return self.family(self.arch, **{**self.changes, **norms})
+
+    @cached_property
+    def key_maps(self) -> dict[str, KeyMap]:
+        """The key map of each layout but our own."""
+        maps = KEY_MAPS.get(self.family.NAME)
+        return maps(self.backbone) if maps else {}
+
+    @cached_property
+    def own_keys(self) -> list[str]:
+        """Every key that an `ImageClassifier` with this backbone can have."""
+        named = self.arch if isinstance(self.arch, str) else next(iter(self.family.ARCHS))
+        with torch.device("meta"):
+            head = make_classifier(self.family.name_of(named)).head
+        return [f"backbone.{key}" for key in self.backbone.state_dict()] + [f"head.{key}" for key in head.state_dict()]
+
+    def to_ours(self, state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Weights in a layout's names and shapes -> keys backbone.*, head.*.
+
+        Raises:
+            InputError: a key that the layout does not have.
+        """
+        if source == "bestiary":
+            ours = {  # a backbone by itself has no prefix
+                key if key.startswith(("backbone.", "head.")) else f"backbone.{key}": value
+                for key, value in state_dict.items()
+            }
+            self._check_known(ours, self.own_keys, source)
+            return ours
+        key_map = self.key_maps[source]
+        theirs = {key: names for key in self.own_keys if (names := key_map.theirs(key))}
+        given = {key: value for key, value in state_dict.items() if not key_map.skip(key)}
+        self._check_known(given, {name for names in theirs.values() for name in names}, source)
+        return {
+            key: key_map.to_ours(key, *(given[name] for name in names))
+            for key, names in theirs.items()
+            if all(name in given for name in names)
+        }
+
+    def from_ours(self, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
+        """Keys backbone.*, head.* -> a layout's names and shapes; what the layout has not is left out."""
+        key_map, converted = self.key_maps[target], {}
+        for key, value in state_dict.items():
+            if names := key_map.theirs(key):
+                converted.update(zip(names, key_map.from_ours(key, value), strict=True))
+        return converted
+
+    def recognise(
+        self, state_dict: Mapping[str, Tensor], model: nn.Module, part: str = ""
+    ) -> tuple[dict[str, Tensor], LoadReport]:
+        """Weights in whatever layout they come, under the names of `model` and at its sizes.
+
+        Args:
+            state_dict: of a classifier or a backbone, ours, timm's or the authors'.
+            model: an `ImageClassifier`, or its backbone, and then `part` is 'backbone'.
+
+        Returns:
+            The weights, and how they fit: where layouts share their names, of the one that fits best.
+
+        Raises:
+            InputError: they are of no known layout.
+        """
+        found, refusals = [], []
+        start = f"{part}." if part else ""
+        backbone = model if part else model.backbone
+        for layout in ("bestiary", *self.key_maps):
+            try:
+                ours = self.to_ours(state_dict, layout)
+            except InputError as refusal:
+                refusals.append(str(refusal))
+                continue
+            body = {key.removeprefix("backbone."): value for key, value in ours.items() if key.startswith("backbone.")}
+            body = {f"backbone.{key}": value for key, value in backbone.adapt(body).items()}
+            ours = {**body, **{key: value for key, value in ours.items() if key.startswith("head.")}}
+            ours = {key.removeprefix(start): value for key, value in ours.items() if key.startswith(start)}
+            found.append((ours, compare_weights(model, ours)))
+        if not found:
+            raise InputError(f"not weights of {self} in any known layout: {'; '.join(refusals)}")
+        return min(found, key=lambda pair: len(pair[1]))
+
+    def _check_known(self, keys: Iterable[str], known: Container[str], source: str) -> None:
+        keys = list(keys)
+        if unknown := [key for key in keys if key not in known]:
+            raise InputError(
+                f"{len(unknown)} of {len(keys)} keys are not {source} keys of {self}: "
+                f"{', '.join(unknown[:5])}; name the backbone and the source that the weights are of"
+            )
+
+
 def convert_state_dict(
-    state_dict: Mapping[str, Tensor], name: str, source: str = "timm", target: str = "bestiary"
+    state_dict: Mapping[str, Tensor], name: str, source: str = "timm", target: str = "bestiary", **changes: Any
 ) -> dict[str, Tensor]:
     """The same weights under another code's names and shapes, backbone and classification head alike.
 
@@ -38,6 +133,7 @@ def convert_state_dict(
         state_dict: weights of a classifier, or of its backbone alone, by key.
         name: the backbone, as `list_backbones()` has it; a tag may follow a dot.
         source, target: 'bestiary' (keys of `ImageClassifier`: backbone.*, head.*), 'timm' or 'official', the authors'.
+        **changes: keys of the arch that differ from the table's: `depths=(1, 1, 1, 1)`.
 
     Returns:
         Keys of the target. Weights that the target has no place for (the authors' output norms, in timm) are left out.
@@ -45,58 +141,27 @@ def convert_state_dict(
     Raises:
         InputError: a key that the source does not have in this backbone.
     """
-    family, arch = resolve_name(name.partition(".")[0])
+    network = Network(*resolve_name(name.partition(".")[0]), changes)
     for layout in (source, target):
-        if layout != "bestiary" and layout not in KEY_MAPS.get(family.NAME, {}):
-            known = ", ".join(("bestiary", *KEY_MAPS.get(family.NAME, {})))
+        if layout != "bestiary" and layout not in network.key_maps:
+            known = ", ".join(("bestiary", *network.key_maps))
             raise InputError(f"{name}: no key map for {layout!r}; there are {known}")
     if source == target == "bestiary":
         return dict(state_dict)
-    if source == "bestiary":
-        # A backbone by itself has no prefix.
-        ours = {
-            key if key.startswith(("backbone.", "head.")) else f"backbone.{key}": value
-            for key, value in state_dict.items()
-        }
-        _check_known(ours, own_keys(family, arch), family, arch, source)
-    else:
-        ours = _to_ours(state_dict, family, arch, source)
-    return ours if target == "bestiary" else _from_ours(ours, KEY_MAPS[family.NAME][target])
+    ours = network.to_ours(state_dict, source)
+    return ours if target == "bestiary" else network.from_ours(ours, target)
 
 
-def own_keys(family: type[Backbone], arch: str) -> list[str]:
-    """Every key that an `ImageClassifier` with this backbone can have, output norms of all stages included."""
-    with torch.device("meta"):
-        backbone = family(arch)
-    head = ["head.fc.weight", "head.fc.bias"]
-    if family.HEAD.get("norm"):
-        head += ["head.norm.weight", "head.norm.bias"]
-    return [f"backbone.{key}" for key in backbone.state_dict()] + head
+def _translate(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """A backbone's weights in whatever layout they come, under its own names; None if they are of no known layout."""
+    if not isinstance(backbone, Backbone):
+        return None
+    arch = {key: value for key, value in vars(backbone.arch).items() if key != "name"}
+    network = Network(type(backbone), arch, dict(in_channels=backbone.in_channels))
+    try:
+        return network.recognise(state_dict, backbone, "backbone")[0]
+    except InputError:
+        return None  # the caller compares the keys as they came, and names those that misfit
 
 
-def _to_ours(state_dict: Mapping[str, Tensor], family: type[Backbone], arch: str, source: str) -> dict[str, Tensor]:
-    key_map = KEY_MAPS[family.NAME][source]
-    theirs = {renamed: key for key in own_keys(family, arch) if (renamed := key_map.rename(key)) is not None}
-    _check_known(state_dict, theirs, family, arch, source)
-    converted = {}
-    for key, value in state_dict.items():
-        ours = theirs[key]
-        converted[ours] = value.flatten(1) if value.ndim == 4 and key_map.pointwise(ours) else value
-    return converted
-
-
-def _from_ours(state_dict: Mapping[str, Tensor], key_map: KeyMap) -> dict[str, Tensor]:
-    converted = {}
-    for key, value in state_dict.items():
-        if (renamed := key_map.rename(key)) is not None:
-            converted[renamed] = value[..., None, None] if key_map.pointwise(key) else value
-    return converted
-
-
-def _check_known(keys: Iterable[str], known: Container[str], family: type[Backbone], arch: str, source: str) -> None:
-    keys = list(keys)
-    if unknown := [key for key in keys if key not in known]:
-        raise InputError(
-            f"{len(unknown)} of {len(keys)} keys are not {source} keys of {family.NAME}_{arch}: "
-            f"{', '.join(unknown[:5])}; name the backbone and the source that the weights are of"
-        )
+TRANSLATORS.append(_translate)

@@ -1,6 +1,8 @@
 """Classification: heads and the model that holds them. Heads of mmdet and mmseg plug into the same registry."""
 
-from .classifier import ImageClassifier, build_classifier
+from .base import ClassificationHead
+from .classifier import ImageClassifier, make_classifier
 from .linear_head import LinearHead
+from .mlp_head import MlpHead, NormMlpHead
 
-__all__ = ["ImageClassifier", "LinearHead", "build_classifier"]
+__all__ = ["ClassificationHead", "ImageClassifier", "LinearHead", "MlpHead", "NormMlpHead", "make_classifier"]

@@ -8,12 +8,10 @@ from mmengine.model import BaseModel
 from timm.data import Mixup
 from torch import Tensor, nn
 
-from ..backbones.names import resolve_name
-from ..checkpoints import load_classifier
+from ..backbones.names import build_backbone, resolve_name
 from ..errors import InputError
 from ..inputs.class_sample import ClassSample
 from ..registry import MODELS
-from .linear_head import LinearHead
 
 IMAGENET_PREPROCESSOR = dict(  # pictures are RGB, 0..255, until here
     type="ImgDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
@@ -26,7 +24,7 @@ class ImageClassifier(BaseModel):
 
     Args:
         backbone: config of a backbone, or a module.
-        head: config of a head, or a module; see `LinearHead`.
+        head: config of a head, or a module; see `ClassificationHead`.
         neck: config of a neck between them, or None.
         mixup: arguments of timm's `Mixup` (`mixup_alpha`, `cutmix_alpha`, `prob`, `switch_prob`, `label_smoothing`;
             arXiv:1710.09412, arXiv:1905.04899), used in training alone. `num_classes` is the head's.
@@ -106,27 +104,28 @@ def _build(part: Mapping[str, Any] | nn.Module) -> nn.Module:
     return part if isinstance(part, nn.Module) else MODELS.build(part)
 
 
-def build_classifier(
-    name: str, num_classes: int = 1000, pretrained: str | bool = False, mixup: Mapping[str, Any] | None = None, **kwargs
+def make_classifier(
+    name: str,
+    num_classes: int = 1000,
+    mixup: Mapping[str, Any] | None = None,
+    like: str = "paper",
+    head: Mapping[str, Any] | None = None,
+    **kwargs: Any,
 ) -> ImageClassifier:
-    """An image classifier by its backbone's name: `build_classifier('poolformer_s12', num_classes=10)`.
+    """An image classifier by its backbone's name, with initial values; `build_classifier` loads weights, too.
 
     Args:
         name: as `list_backbones()` has it.
         num_classes: classes of the head.
-        pretrained: a checkpoint to load, as for `checkpoints.load_classifier` (`'timm://poolformer_s12.sail_in1k'`, a
-            path); True takes timm's default weights of that name. Where the head has another number of classes, the
-            backbone alone is loaded, and the log says so.
         mixup: see `ImageClassifier`.
+        like: 'paper', or 'timm' for timm's arithmetic in the few places where the two differ.
+        head: arguments of the head in place of the family's: `dict(dropout=0.4)`.
         **kwargs: arguments of the backbone.
     """
     family, arch = resolve_name(name)
-    last = len(family.STRIDES) - 1
     # The norm before the head is the head's, where timm and the releases keep it.
     dense_only = {"out_norm": False} if "out_norm" in family.DEFAULTS else {}
-    backbone = family(arch, **{"out_indices": (last,), **dense_only, **kwargs})
-    head = LinearHead(backbone.feature_info.channels()[-1], num_classes, **family.HEAD)
-    model = ImageClassifier(backbone, head, mixup=mixup)
-    if pretrained:
-        load_classifier(model, name, f"timm://{name}" if pretrained is True else pretrained)
-    return model
+    backbone = build_backbone(name, like, **{"out_indices": (-1,), **dense_only, **kwargs})
+    head = {**family.head(arch), **(family.like_timm(arch)[1] if like == "timm" else {}), **(head or {})}
+    kind = MODELS.get(head.pop("type"))  # not MODELS.build, which searches a detector's scope first
+    return ImageClassifier(backbone, kind(backbone.feature_info.channels()[-1], num_classes, **head), mixup=mixup)

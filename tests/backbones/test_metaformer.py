@@ -10,8 +10,8 @@ from torch import nn
 from bestiary.backbones import PoolFormer
 from bestiary.backbones.metaformer import MetaFormerBlock
 from bestiary.backbones.mixers import Identity, Pooling, build_mixer
-from bestiary.checkpoints import convert_state_dict
-from bestiary.heads import LinearHead, build_classifier
+from bestiary.checkpoints import build_classifier, convert_state_dict
+from bestiary.heads import LinearHead
 from bestiary.registry import MIXERS
 
 # Parameters of the backbone without output norms, and of the classifier of 1,000 classes: timm's, counted.
@@ -165,7 +165,7 @@ def test_logits_are_timms_in_timms_order(s12):
 
 
 def test_official_order_is_norm_then_mean():
-    head = randomised(LinearHead(5, 3, **PoolFormer.HEAD).double())
+    head = randomised(LinearHead(5, 3, norm="GroupNorm1", norm_first=True).double())
     x = torch.randn(2, 5, 4, 3, dtype=torch.float64) + 0.7
     normed = norm_by_definition(x.permute(0, 2, 3, 1), head.norm, 1e-5)
     expected = normed.sum(dim=(1, 2)) / 12 @ head.fc.weight.T + head.fc.bias
@@ -226,3 +226,9 @@ def test_mixers_keep_shape_and_take_any_size(name):
     for shape in ((2, 5, 7, 6), (1, 2, 3, 6), (0, 4, 4, 6)):
         x = torch.randn(shape)
         assert build_mixer(name, 6)(x).shape == shape
+
+
+def test_with_timms_arithmetic_all_is_timms(same_as_timm):
+    same_as_timm("poolformer_s12", (83, 117))
+    same_as_timm("poolformer_s12", (64, 64), gradients=True)
+    same_as_timm("poolformer_s12", (64, 96), dtype=torch.float32, tolerance=1e-5)

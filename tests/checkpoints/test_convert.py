@@ -5,11 +5,11 @@ import timm
 import torch
 
 from bestiary.backbones import PoolFormer, list_backbones
-from bestiary.checkpoints import convert_state_dict
-from bestiary.checkpoints.convert import LAYOUTS
+from bestiary.checkpoints import build_classifier, convert_state_dict
 from bestiary.checkpoints.schemes import load_timm
 from bestiary.errors import InputError
-from bestiary.heads import build_classifier
+
+LAYOUTS = ("bestiary", "timm", "official")
 
 
 @pytest.fixture(scope="module")

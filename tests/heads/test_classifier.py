@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from timm.data import Mixup
 
 from bestiary.backbones import PoolFormer
-from bestiary.checkpoints import load_classifier
+from bestiary.checkpoints import build_classifier, load_classifier
 from bestiary.errors import InputError
-from bestiary.heads import ImageClassifier, LinearHead, build_classifier
+from bestiary.heads import ImageClassifier, LinearHead
 from bestiary.inputs import ClassSample
 from bestiary.registry import MODELS
 

@@ -1,0 +1,76 @@
+"""How another code names and shapes the weights of a network."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Rule = tuple[str, str | Callable[[re.Match], str]]
+
+
+def _never(key: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """From our keys to theirs; both directions follow from it. Keys of ours are an `ImageClassifier`'s.
+
+    Args:
+        rename: our key -> theirs; several where they keep in parts what is one weight here; None for what they
+            have not.
+        pointwise: whether they keep this linear weight of ours as a 1 x 1 convolution.
+        split: our key and weight -> theirs, as many as `rename` names; None: the weight as it is.
+        join: our key and their weights -> ours; the reverse of `split`.
+        skip: whether this key of theirs is no weight (an index table, say) and is passed over.
+    """
+
+    rename: Callable[[str], str | tuple[str, ...] | None]
+    pointwise: Callable[[str], bool] = _never
+    split: Callable[[str, Tensor], tuple[Tensor, ...]] | None = None
+    join: Callable[..., Tensor] | None = None
+    skip: Callable[[str], bool] = _never
+
+    def theirs(self, key: str) -> tuple[str, ...]:
+        """Their names of what is `key` here; none where they have not got it."""
+        names = self.rename(key)
+        return (names,) if isinstance(names, str) else names or ()
+
+    def from_ours(self, key: str, value: Tensor) -> tuple[Tensor, ...]:
+        """Their weights out of ours."""
+        if self.pointwise(key):
+            return (value[..., None, None],)
+        return self.split(key, value) if self.split else (value,)
+
+    def to_ours(self, key: str, *values: Tensor) -> Tensor:
+        """Our weight out of theirs."""
+        if self.pointwise(key):
+            return values[0].flatten(1) if values[0].ndim == 4 else values[0]
+        return self.join(key, *values) if self.join else values[0]
+
+
+def matching(pattern: str) -> Callable[[str], bool]:
+    """Whether a key contains what the pattern describes."""
+    found = re.compile(pattern)
+    return lambda key: found.search(key) is not None
+
+
+def renaming(rules: Sequence[Rule], absent: str | None = None) -> Callable[[str], str | None]:
+    """A `rename` from substitutions, applied one after the other.
+
+    Args:
+        rules: pattern and replacement, as for `re.sub`; patterns that begin with ^ stand for a key's beginning.
+        absent: a pattern of our keys that they have not.
+    """
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    missing = re.compile(absent) if absent else None
+
+    def rename(key: str) -> str | None:
+        if missing and missing.search(key):
+            return None
+        for pattern, replacement in compiled:
+            key = pattern.sub(replacement, key)
+        return key
+
+    return rename

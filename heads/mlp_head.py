@@ -1,0 +1,68 @@
+"""Heads with a hidden layer."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from .base import ClassificationHead, linear
+
+
+@MODELS.register_module()
+class NormMlpHead(ClassificationHead):
+    """Mean, layer norm, linear, tanh, linear (MaxViT, arXiv:2204.01697). Other arguments: see `ClassificationHead`.
+
+    Args:
+        norm_eps: epsilon of the norm.
+        dropout: rate of dropout before the last layer, in 0..1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        norm_eps: float = 1e-5,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        self.norm = nn.LayerNorm(in_channels, eps=norm_eps)
+        self.hidden = linear(in_channels, in_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = linear(in_channels, num_classes)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.hidden(self.norm(x.mean(dim=(1, 2)))).tanh()))
+
+
+@MODELS.register_module()
+class MlpHead(ClassificationHead):
+    """Mean, linear, squared ReLU, layer norm, linear (ConvFormer and CAFormer, arXiv:2210.13452).
+
+    Other arguments: see `ClassificationHead`.
+
+    Args:
+        mlp_ratio: width of the hidden layer as a multiple of `in_channels`.
+        norm_eps: epsilon of the norm.
+        dropout: rate of dropout before the last layer, in 0..1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = 1e-5,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        width = int(mlp_ratio * in_channels)
+        self.hidden = linear(in_channels, width)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = linear(width, num_classes)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.norm(F.relu(self.hidden(x.mean(dim=(1, 2)))).square())))
