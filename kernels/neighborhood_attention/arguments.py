@@ -39,6 +39,25 @@ class Call(NamedTuple):
         return all(k == length and d == 1 and not causal for length, k, _, d, causal in lengths)
 
 
+def refusal(call: Call, devices: tuple[str, ...], dtypes: tuple[torch.dtype, ...], empty: bool = True) -> str | None:
+    """Why a backend for these devices and dtypes, without forward mode, cannot serve `call`; None: for none of this.
+
+    `empty`: whether it takes calls of no batch items or no heads.
+    """
+    if call.device.type not in devices:
+        return f"it takes {_listed([kind.upper() for kind in devices])} tensors, these are on {call.device}"
+    if call.dtype not in dtypes:
+        return f"it takes {_listed([str(dtype).removeprefix('torch.') for dtype in dtypes])}, not {call.dtype}"
+    if not empty and (call.batch == 0 or call.heads == 0):
+        return "it takes no empty batch and no zero heads"
+    return "it has no forward-mode derivative" if call.forward_mode else None
+
+
+def _listed(names: list[str]) -> str:
+    *some, last = names
+    return f"{', '.join(some)} and {last}" if some else last
+
+
 def fail(message: str) -> InputError:
     return InputError(f"neighborhood_attention: {message}")
 

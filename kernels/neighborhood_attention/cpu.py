@@ -3,7 +3,7 @@
 import torch
 
 from .. import build
-from .arguments import Call
+from .arguments import Call, refusal
 
 _FOLDER = "neighborhood_attention/csrc/cpu"
 _VARIANTS = {  # the library asks the processor at its first call which of them it can run
@@ -26,13 +26,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def why_not(call: Call) -> str | None:
-    if call.device.type != "cpu":
-        return f"it takes CPU tensors, these are on {call.device}"
-    if call.dtype not in DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {call.dtype}"
-    if call.forward_mode:
-        return "it has no forward-mode derivative"
-    return None
+    return refusal(call, ("cpu",), DTYPES)
 
 
 def unavailable() -> str | None:

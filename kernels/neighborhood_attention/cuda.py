@@ -9,7 +9,7 @@ A query that sees a NaN or an infinity in a value gets NaN in all channels of it
 import torch
 
 from .. import build
-from .arguments import Call
+from .arguments import Call, refusal
 
 _FOLDER = "neighborhood_attention/csrc/cuda"
 # Machine code for these; newer processors compile the last one's PTX when the library is loaded.
@@ -34,16 +34,12 @@ MOST_CHANNELS = 256
 
 
 def why_not(call: Call) -> str | None:
-    if call.device.type != "cuda":
-        return f"it takes CUDA tensors, these are on {call.device}"
+    if reason := refusal(call, ("cuda",), DTYPES):
+        return reason
     if torch.version.hip is not None:
         return "it is for NVIDIA GPUs, this is PyTorch for AMD's"
-    if call.dtype not in DTYPES:
-        return f"it takes bfloat16, float16 and float32, not {call.dtype}"
     if (widest := max(call.channels, call.value_channels)) > MOST_CHANNELS:
         return f"heads are at most {MOST_CHANNELS} channels wide, these have {widest}"
-    if call.forward_mode:
-        return "it has no forward-mode derivative"
     if (capability := _capability(call.device)) < (8, 0):
         return f"it needs a GPU of compute capability 8.0 or later, {call.device} has {capability[0]}.{capability[1]}"
     return None

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import build
-from .arguments import Call
+from .arguments import Call, refusal
 from .windows import Window, axis_keys, key_range
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK_SIZE = 128  # tokens; queries and keys are skipped or computed in squares of so many
 _counter = itertools.count()
 
@@ -25,14 +25,8 @@ _counter = itertools.count()
 def why_not(call: Call) -> str | None:
     if torch.compiler.is_compiling():
         return "it is compiled by itself, and cannot be traced as a part of something else"
-    if call.device.type not in ("cpu", "cuda"):
-        return f"it takes CPU and CUDA tensors, these are on {call.device}"
-    if call.dtype not in DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {call.dtype}"
-    if call.batch == 0 or call.heads == 0:
-        return "it takes no empty batch and no zero heads"
-    if call.forward_mode:
-        return "it has no forward-mode derivative"
+    if reason := refusal(call, ("cpu", "cuda"), DTYPES, empty=False):
+        return reason
     if call.device.type == "cpu":
         if call.needs_grad:
             return "FlexAttention has no backward on CPUs"

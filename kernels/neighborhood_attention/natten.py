@@ -12,11 +12,11 @@ import re
 import torch
 from torch import Tensor
 
-from .arguments import Call
+from .arguments import Call, refusal
 from .windows import Window
 
 OLDEST = (0, 21)
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @functools.cache
@@ -54,20 +54,14 @@ def library_for(device_type: str) -> bool:
 def why_not(call: Call) -> str | None:
     if torch.compiler.is_compiling():
         return "it cannot be traced by torch.compile"
-    if call.device.type not in ("cpu", "cuda"):
-        return f"it takes CPU and CUDA tensors, these are on {call.device}"
-    if call.dtype not in DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {call.dtype}"
-    if call.batch == 0 or call.heads == 0:
-        return "it takes no empty batch and no zero heads"
+    if reason := refusal(call, ("cpu", "cuda"), DTYPES, empty=False):
+        return reason
     if call.has_bias:
         return "NATTEN has no rel_pos_bias since 0.20"
     if min(call.window.kernel_size) < 2:
         return f"it takes kernel sizes from 2, got {call.window.kernel_size}"
     if call.additional == 0:
         return "it takes additional tokens, but not 0 of them"
-    if call.forward_mode:
-        return "it has no forward-mode derivative"
     if call.needs_grad and call.wants_lse:
         return "its backward drops the gradient of the LSE"
     if call.needs_grad and call.additional is not None and not call.covers_everything:

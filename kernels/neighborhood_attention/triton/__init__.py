@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..arguments import Call
+from ..arguments import Call, refusal
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 FIRST_CAPABILITY = (8, 0)  # of NVIDIA's GPUs, for Triton's compiler
@@ -23,13 +23,9 @@ def interpreted() -> bool:
 
 def why_not(call: Call) -> str | None:
     """Why Triton cannot serve this call, in words; None: it can."""
-    if call.device.type != "cuda" and not (call.device.type == "cpu" and interpreted()):
-        return f"it takes CUDA tensors, these are on {call.device} (TRITON_INTERPRET=1 would interpret it there)"
-    if call.dtype not in DTYPES:
-        return f"it takes float32, float16 and bfloat16, not {call.dtype}"
-    if call.forward_mode:
-        return "it has no forward-mode derivative"
-    return None
+    if call.device.type == "cpu" and not interpreted():
+        return "it takes CUDA tensors, these are on cpu (TRITON_INTERPRET=1 would interpret it there)"
+    return refusal(call, ("cuda", "cpu") if interpreted() else ("cuda",), DTYPES)
 
 
 def unavailable() -> str | None:
