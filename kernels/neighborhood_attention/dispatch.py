@@ -1,7 +1,7 @@
 """The public operator of neighborhood attention, and the choice of the backend that computes it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -18,18 +18,18 @@ from .windows import Window
 # and the LSE, which may be None where it is not wanted.
 
 
-def _run_compiled(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
-    bias = None if bias is None else bias.float()
-    return operators.run_na(query, key, value, bias, extra_keys, extra_values, *window, scale)
-
-
 torch.library.impl("bestiary::na_triton_forward", ("cuda", "cpu"), triton.forward)
 torch.library.impl("bestiary::na_triton_backward", ("cuda", "cpu"), triton.backward)
 
 
-def _run_triton(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
-    bias = None if bias is None else bias.float()
-    return operators.run_na_triton(query, key, value, bias, extra_keys, extra_values, *window, scale)
+def _by_operator(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`run` of a backend with an operator of `operators.py`, which takes the bias in float32."""
+
+    def run(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
+        bias = None if bias is None else bias.float()
+        return operator(query, key, value, bias, extra_keys, extra_values, *window, scale)
+
+    return run
 
 
 def _run_reference(query, key, value, bias, extra_keys, extra_values, window: Window, scale: float, return_lse=True):
@@ -37,9 +37,9 @@ def _run_reference(query, key, value, bias, extra_keys, extra_values, window: Wi
 
 
 BACKENDS = {
-    "cpu": Backend(_run_compiled, cpu.why_not, cpu.unavailable),
-    "cuda": Backend(_run_compiled, cuda.why_not, cuda.unavailable),
-    "triton": Backend(_run_triton, triton.why_not, triton.unavailable),
+    "cpu": Backend(_by_operator(operators.run_na), cpu.why_not, cpu.unavailable),
+    "cuda": Backend(_by_operator(operators.run_na), cuda.why_not, cuda.unavailable),
+    "triton": Backend(_by_operator(operators.run_na_triton), triton.why_not, triton.unavailable),
     "natten": Backend(natten.run, natten.why_not, natten.unavailable),
     "flex": Backend(flex.run, flex.why_not),
     "sdpa": Backend(sdpa.run, sdpa.why_not),
