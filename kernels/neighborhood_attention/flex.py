@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import build
 from .arguments import Call, refusal
+from .sequences import to_map, to_sequences
 from .windows import Window, axis_keys, key_range
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -178,16 +179,14 @@ def run(
     shape = Map(
         tuple(query.shape[1:-2]), window, 0 if additional_keys is None else additional_keys.shape[1], query.device
     )
-    q, k, v = query.flatten(1, -3), key.flatten(1, -3), value.flatten(1, -3)
-    if additional_keys is not None and additional_values is not None:
-        k, v = torch.cat([k, additional_keys], dim=1), torch.cat([v, additional_values], dim=1)
-    tensors = [q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)]
-    tensors.append(None if rel_pos_bias is None else rel_pos_bias.float().flatten(1))
+    tensors = [
+        *to_sequences(query, key, value, additional_keys, additional_values),
+        None if rel_pos_bias is None else rel_pos_bias.float().flatten(1),
+    ]
     if not torch.is_grad_enabled():  # FlexAttention asks for requires_grad alone
         tensors = [None if t is None else t.detach() for t in tensors]
     seen = tuple(None if t is None else (t.shape, t.stride(), t.dtype, t.requires_grad) for t in tensors)
     gqa = query.shape[-2] != key.shape[-2]
     attention = _attention(shape, scale, return_lse, gqa, block_size, compiled, (seen, torch.is_grad_enabled()))
     out, lse = attention(*tensors)
-    out = out.transpose(1, 2).reshape(*query.shape[:-1], value.shape[-1]).contiguous()
-    return out, None if lse is None else lse.transpose(1, 2).reshape(query.shape[:-1]).contiguous()
+    return to_map(out, shape.spatial), None if lse is None else to_map(lse, shape.spatial)

@@ -1,10 +1,10 @@
 """Neighborhood attention by torch's scaled_dot_product_attention, where the window covers the whole map."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .arguments import Call
+from .sequences import to_map, to_sequences
 from .windows import Window
 
 
@@ -39,11 +39,8 @@ def run(
     return_lse: bool = False,
 ) -> tuple[Tensor, None]:
     """As the reference, without the LSE; for calls that `why_not` lets through."""
-    q, k, v = query.flatten(1, -3), key.flatten(1, -3), value.flatten(1, -3)  # B N H or G, D or E
-    if additional_keys is not None and additional_values is not None:
-        k, v = torch.cat([k, additional_keys], dim=1), torch.cat([v, additional_values], dim=1)
+    q, k, v = to_sequences(query, key, value, additional_keys, additional_values)
     out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-        is_causal=any(window.is_causal), scale=scale, enable_gqa=q.shape[2] != k.shape[2],
-    )  # fmt: skip
-    return out.transpose(1, 2).reshape(*query.shape[:-1], value.shape[-1]).contiguous(), None
+        q, k, v, is_causal=any(window.is_causal), scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return to_map(out, query.shape[1:-2]), None
