@@ -383,6 +383,18 @@ def test_adapters_are_refused_while_something_else_is_compiled():
     assert (out - wanted).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_sdpa_is_compiled_with_symbolic_sizes(kv_heads):
+    compiled = torch.compile(
+        lambda q, k: neighborhood_attention(q, k, k, (5, 3), backend="sdpa"),
+        backend="eager", fullgraph=True, dynamic=True,
+    )  # fmt: skip
+    for batch in (2, 3, 5):
+        q, k = torch.randn(batch, 5, 3, 4, 8), torch.randn(batch, 5, 3, kv_heads, 8)
+        wanted = truth((q, k, k, None, None, None), Window((5, 3), (1, 1), (1, 1), (False, False)), 8**-0.5)[0]
+        assert (compiled(q, k) - wanted).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "order"),
     [
