@@ -5,6 +5,7 @@ import importlib
 import sys
 
 SUBJECTS = {  # name: what is measured; the module bestiary.tools.bench_NAME has its main(argv)
+    "backbones": "our backbones against timm's of the same weights, inference and training",
     "kernels": "fused operators against what else computes the same; --tune measures which backend to choose",
 }
 

@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bestiary.errors import InputError
+from bestiary.tools.growth import Growth
 from bestiary.tools.kernel_contestants import Case, Problem, of_backend, run
 
 LEAST_BYTES = 64 << 20  # of query, key and value: a process is never still to a few hundred kilobytes
@@ -40,38 +40,6 @@ def measure(problem: Problem, threads: int) -> dict[str, Any]:
     if done.returncode:
         raise InputError(f"memory of {problem.case.name}: the process that measures it failed: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _resident(field: str) -> int:
-    """A figure of /proc/self/status in bytes: VmRSS now, VmHWM at most since the last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) << 10
-    raise InputError(f"/proc/self/status has no {field}: memory is measured on Linux")
-
-
-class Growth:
-    """Bytes at most inside the `with` block, less those before it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, 0
-
-    def __enter__(self) -> "Growth":
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.before = torch.cuda.memory_allocated(self.device)
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # the mark of the most memory falls back to what is in use
-            self.before = _resident("VmRSS")
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
-        else:
-            self.bytes = _resident("VmHWM") - self.before
 
 
 def in_this_process(problem: Problem) -> dict[str, Any]:

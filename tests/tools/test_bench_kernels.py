@@ -13,6 +13,7 @@ import torch
 from bestiary.kernels import tuning, use_backend
 from bestiary.kernels.neighborhood_attention import dispatch, flex
 from bestiary.tools import bench_kernels, benchmark, kernel_contestants, kernel_memory, kernel_shapes, timing
+from bestiary.tools.growth import Growth
 from bestiary.tools.kernel_contestants import Case, Contestant, Problem
 
 CPU = torch.device("cpu")
@@ -302,10 +303,10 @@ def test_memory_of_a_process_is_that_of_its_largest_moment():
         del first
         return second * 2  # two at a time, all along
 
-    with kernel_memory.Growth(CPU) as growth:
+    with Growth(CPU) as growth:
         kept = work()
     assert 1.9 * size < growth.bytes < 2.3 * size
-    with kernel_memory.Growth(CPU) as growth:
+    with Growth(CPU) as growth:
         kept.add_(1)
     assert growth.bytes < 0.1 * size
 
