@@ -40,6 +40,7 @@ def run(
 ) -> tuple[Tensor, None]:
     """As the reference, without the LSE; for calls that `why_not` lets through."""
     q, k, v = to_sequences(query, key, value, additional_keys, additional_values)
-    gqa = bool(q.shape[1] != k.shape[1])  # a symbol under torch.compile(dynamic=True), which SDPA does not take
+    # A branch, not the comparison alone: under torch.compile(dynamic=True) that is a symbol, which SDPA does not take.
+    gqa = True if q.shape[1] != k.shape[1] else False
     out = F.scaled_dot_product_attention(q, k, v, is_causal=any(window.is_causal), scale=scale, enable_gqa=gqa)
     return to_map(out, query.shape[1:-2]), None
