@@ -13,7 +13,7 @@ from bestiary.kernels.neighborhood_attention import flex, natten
 from bestiary.kernels.neighborhood_attention.arguments import Call, check
 from bestiary.kernels.neighborhood_attention.dispatch import BACKENDS, OPERATOR
 from bestiary.kernels.neighborhood_attention.reference import neighborhood_attention_reference
-from bestiary.kernels.neighborhood_attention.windows import Window, axis_keys
+from bestiary.kernels.neighborhood_attention.windows import Window, axis_keys, neighbors
 from bestiary.tools.timing import on_cpu
 
 
@@ -201,12 +201,7 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 def masked(problem: Problem, bias: Tensor | None) -> Tensor:
     """The additive mask of scaled_dot_product_attention: bias inside the window, -inf outside; (heads or 1, N, N)."""
     case, device = problem.case, problem.device
-    index = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    offset = torch.zeros_like(index)
-    for length, k, s, d, causal in zip(case.spatial, *case.window, strict=True):
-        axis = axis_keys(length, k, s, d, causal, device)
-        index = (index[:, None, :, None] * length + axis.index[None, :, None]).flatten(0, 1).flatten(1)
-        offset = (offset[:, None, :, None] * (2 * k - 1) + axis.offset[None, :, None]).flatten(0, 1).flatten(1)
+    index, _, offset = neighbors(case.spatial, case.window, device)  # no axis is causal: all are seen
     tokens = math.prod(case.spatial)
     heads = 1 if bias is None else case.heads
     mask = torch.full((heads, tokens, tokens), -math.inf, device=device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import build
 from .arguments import Call, refusal
 from .sequences import to_map, to_sequences
-from .windows import Window, axis_keys, key_range
+from .windows import Window, key_range, neighbors
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK_SIZE = 128  # tokens; queries and keys are skipped or computed in squares of so many
@@ -102,17 +102,11 @@ def block_mask(shape: Map, block_size: int = BLOCK_SIZE):
 
     tokens, blocks = shape.tokens, -(-shape.tokens // block_size)
     key_blocks = -(-(tokens + shape.additional) // block_size)
-    axes = [axis_keys(*axis) for axis in zip(shape.spatial, *shape.window, strict=True)]
     counts = torch.zeros(blocks * key_blocks, dtype=torch.int64)
     rows = max(1, (1 << 22) // max(1, math.prod(shape.window.kernel_size)))
     for first in range(0, tokens, rows):
         token = torch.arange(first, min(first + rows, tokens))
-        places = torch.unravel_index(token, shape.spatial)
-        index = torch.zeros(len(token), 1, dtype=torch.int64)
-        seen = torch.ones(len(token), 1, dtype=torch.bool)
-        for length, axis, place in zip(shape.spatial, axes, places, strict=True):
-            index = (index[:, :, None] * length + axis.index[place][:, None]).flatten(1)
-            seen = (seen[:, :, None] & axis.seen[place][:, None]).flatten(1)
+        index, seen, _ = neighbors(shape.spatial, shape.window, tokens=token)
         square = (token // block_size)[:, None] * key_blocks + index // block_size
         counts += torch.bincount(square[seen], minlength=len(counts))
     counts = counts.view(blocks, key_blocks)

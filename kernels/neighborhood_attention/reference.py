@@ -8,42 +8,10 @@ tokens, N = product of S, K = product of the kernel's sizes.
 import torch
 from torch import Tensor
 
-from .windows import Window, axis_keys
+from .windows import Window, neighbors
 
 # Keys and values gathered at a time, in elements: queries are taken in slices, so that a large map fits in memory.
 GATHERED_ELEMENTS = 1 << 24
-
-
-def _neighbors(spatial: tuple[int, ...], window: Window, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For all N queries: token index, seen or not, index into the flattened bias table; three (N, K)."""
-    index = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    seen = torch.ones(1, 1, dtype=torch.bool, device=device)
-    offset = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    for length, k, s, d, causal in zip(spatial, *window, strict=True):
-        axis = axis_keys(length, k, s, d, causal, device)
-
-        def outer(whole: Tensor, part: Tensor) -> Tensor:  # (N, 1, K, 1) with (1, L, 1, k)
-            return (
-                torch.broadcast_to(
-                    part[None, :, None, :], (whole.shape[0], part.shape[0], whole.shape[1], part.shape[1])
-                )
-                .flatten(0, 1)
-                .flatten(1, 2)
-            )
-
-        def spread(whole: Tensor, part: Tensor) -> Tensor:
-            return (
-                torch.broadcast_to(
-                    whole[:, None, :, None], (whole.shape[0], part.shape[0], whole.shape[1], part.shape[1])
-                )
-                .flatten(0, 1)
-                .flatten(1, 2)
-            )
-
-        index = spread(index, axis.index) * length + outer(index, axis.index)
-        offset = spread(offset, axis.offset) * (2 * k - 1) + outer(offset, axis.offset)
-        seen = spread(seen, axis.seen) & outer(seen, axis.seen)
-    return index, seen, offset
 
 
 def neighborhood_attention_reference(
@@ -77,7 +45,7 @@ def neighborhood_attention_reference(
     wide = torch.promote_types(query.dtype, torch.float32)
     q = query.to(wide).flatten(1, -3).unflatten(-2, (groups, ratio))  # B N G R D, R = H / G (`ratio`)
     k, v = key.to(wide).flatten(1, -3), value.to(wide).flatten(1, -3)  # B N G D or E
-    index, seen, offset = _neighbors(tuple(spatial), window, query.device)
+    index, seen, offset = neighbors(tuple(spatial), window, query.device)
     bias = None if rel_pos_bias is None else rel_pos_bias.to(wide).flatten(1).unflatten(0, (groups, ratio))
 
     per_query = batch * groups * (key.shape[-1] + value.shape[-1]) * index.shape[1]

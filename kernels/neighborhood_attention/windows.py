@@ -5,6 +5,7 @@ Neighborhood Attention Transformer (arXiv:2204.07143), dilation (arXiv:2209.1500
 d dilation. Token i of an axis belongs to dilation group i % d, where it stands at place i // d of n.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -54,3 +55,24 @@ def axis_keys(
     seen = key < end[:, None]
     key = torch.minimum(key, end[:, None] - 1)
     return AxisKeys(group[:, None] + dilation * key, seen, key - place[:, None] + kernel_size - 1)
+
+
+def neighbors(
+    spatial: tuple[int, ...], window: Window, device: torch.device | str = "cpu", tokens: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The keys of the queries at `tokens`, numbers in the flattened map; None: of all N = product of S queries.
+
+    Returns:
+        Token seen, whether it is seen, and the index into the flattened bias table; each (queries, K), K = product of
+        the kernel's sizes, with the meaning of `AxisKeys`.
+    """
+    token = torch.arange(math.prod(spatial), device=device) if tokens is None else tokens
+    index = torch.zeros(token.shape[0], 1, dtype=torch.int64, device=device)
+    offset, seen = torch.zeros_like(index), torch.ones_like(index, dtype=torch.bool)
+    for i, (length, k, s, d, causal) in enumerate(zip(spatial, *window, strict=True)):
+        axis = axis_keys(length, k, s, d, causal, device)
+        place = token // math.prod(spatial[i + 1 :]) % length
+        index = (index[:, :, None] * length + axis.index[place][:, None]).flatten(1)
+        offset = (offset[:, :, None] * (2 * k - 1) + axis.offset[place][:, None]).flatten(1)
+        seen = (seen[:, :, None] & axis.seen[place][:, None]).flatten(1)
+    return index, seen, offset
