@@ -3,6 +3,7 @@
 from .base import Backbone
 from .metaformer import PoolFormer
 from .names import build_backbone, list_backbones
+from .shvit import SHViT
 from .timm_backbone import TimmBackbone
 
-__all__ = ["Backbone", "PoolFormer", "TimmBackbone", "build_backbone", "list_backbones"]
+__all__ = ["Backbone", "PoolFormer", "SHViT", "TimmBackbone", "build_backbone", "list_backbones"]

@@ -6,8 +6,9 @@ from typing import Any
 
 from .base import Backbone
 from .metaformer import PoolFormer
+from .shvit import SHViT
 
-FAMILIES: tuple[type[Backbone], ...] = (PoolFormer,)
+FAMILIES: tuple[type[Backbone], ...] = (PoolFormer, SHViT)
 LIKES = ("paper", "timm")
 
 

@@ -9,8 +9,9 @@ from torch import nn
 from ...registry import MIXERS
 from .identity import Identity
 from .pooling import Pooling
+from .single_head_attention import SingleHeadAttention
 
-__all__ = ["Identity", "Pooling", "build_mixer"]
+__all__ = ["Identity", "Pooling", "SingleHeadAttention", "build_mixer"]
 
 
 def build_mixer(cfg: str | Mapping[str, Any], dim: int) -> nn.Module:
