@@ -5,10 +5,11 @@ import fnmatch
 from typing import Any
 
 from .base import Backbone
+from .davit import DaViT
 from .metaformer import PoolFormer
 from .shvit import SHViT
 
-FAMILIES: tuple[type[Backbone], ...] = (PoolFormer, SHViT)
+FAMILIES: tuple[type[Backbone], ...] = (DaViT, PoolFormer, SHViT)
 LIKES = ("paper", "timm")
 
 

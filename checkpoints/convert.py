@@ -12,11 +12,12 @@ from ..backbones.names import resolve_name
 from ..backbones.pretrained import TRANSLATORS, LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import metaformer, shvit
+from . import davit, metaformer, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
 KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
+    "davit": davit.davit,
     "poolformer": metaformer.poolformer,
     "shvit": shvit.shvit,
 }

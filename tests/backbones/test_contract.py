@@ -13,6 +13,7 @@ from bestiary.backbones import Backbone, build_backbone, list_backbones
 from bestiary.backbones.names import FAMILIES
 
 TINY = {  # a small arch of each family; scales of 1, so that every branch shows in the output
+    "davit": dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2), window_size=3),
     "poolformer": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), layer_scale_init=1.0),
 }
 by_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
