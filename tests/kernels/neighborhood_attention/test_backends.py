@@ -142,16 +142,6 @@ def results(run, tensors: Tensors, dtype: torch.dtype | None = None) -> dict[str
     return {name: t.double() for name, t in zip(NAMES, found, strict=True) if t is not None}
 
 
-@pytest.fixture
-def poisoned():
-    """New memory is NaN until it is written (torch.utils.deterministic.fill_uninitialized_memory)."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
 def device_of(backend: str) -> str:
     """Where `backend` runs; skips the test where it cannot."""
     if backend in ("cuda", "triton") and not torch.cuda.is_available():

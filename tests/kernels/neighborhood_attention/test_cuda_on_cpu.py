@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 SOURCES = Path(cuda.__file__).parent / "csrc" / "cuda"
 NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++"),
+    pytest.mark.usefixtures("poisoned"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +36,6 @@ def emulated(harness, tmp_path_factory):
     """The harness, its operators loaded."""
     harness.load(harness.compile_library(SOURCES, tmp_path_factory.mktemp("emulated")))
     return harness
-
-
-@pytest.fixture(autouse=True)
-def poisoned():
-    """New memory is NaN until it is written."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def plain_results(harness, dense, tensors, window_and_scale):

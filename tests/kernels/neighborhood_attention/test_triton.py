@@ -176,16 +176,6 @@ def judge(case: Case, dtype: torch.dtype, dense, floor: float) -> None:
         assert error <= 2 * theirs + floor * size, f"{name}: {error:.3g}, plain PyTorch's {theirs:.3g}"
 
 
-@pytest.fixture
-def poisoned():
-    """New memory is NaN until it is written."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
 def split(cases) -> list:
     """Cases with the process that runs them in their name."""
     return [pytest.param(case, id=f"part{i % PARTS}-{i}") for i, case in enumerate(cases)]
