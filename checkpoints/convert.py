@@ -12,12 +12,13 @@ from ..backbones.names import resolve_name
 from ..backbones.pretrained import TRANSLATORS, LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import davit, metaformer, shvit
+from . import davit, maxvit, metaformer, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
 KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
     "davit": davit.davit,
+    "maxvit": maxvit.maxvit,
     "poolformer": metaformer.poolformer,
     "shvit": shvit.shvit,
 }
@@ -80,8 +81,9 @@ class Network:
         """Keys backbone.*, head.* -> a layout's names and shapes; what the layout has not is left out."""
         key_map, converted = self.key_maps[target], {}
         for key, value in state_dict.items():
-            if names := key_map.theirs(key):
-                converted.update(zip(names, key_map.from_ours(key, value), strict=True))
+            for name, part in zip(key_map.theirs(key), key_map.from_ours(key, value), strict=False):
+                # What several weights of ours share a name for is one there, with theirs as its rows.
+                converted[name] = torch.cat([converted[name], part]) if name in converted else part
         return converted
 
     def recognise(

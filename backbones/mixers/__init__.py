@@ -10,11 +10,22 @@ from torch import nn
 from ...registry import MIXERS
 from .channel_attention import ChannelAttention
 from .identity import Identity
+from .neighborhood import Neighborhood
 from .pooling import Pooling
+from .relative_attention import RelativeAttention
 from .single_head_attention import SingleHeadAttention
 from .window_attention import WindowAttention
 
-__all__ = ["ChannelAttention", "Identity", "Pooling", "SingleHeadAttention", "WindowAttention", "build_mixer"]
+__all__ = [
+    "ChannelAttention",
+    "Identity",
+    "Neighborhood",
+    "Pooling",
+    "RelativeAttention",
+    "SingleHeadAttention",
+    "WindowAttention",
+    "build_mixer",
+]
 
 
 def build_mixer(cfg: str | Mapping[str, Any], dim: int, **offered: Any) -> nn.Module:
