@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, SqueezeExcite
+from timm.layers import DropPath, make_divisible
 from torch import Tensor, nn
 
 from ..registry import MODELS
@@ -86,6 +86,18 @@ class SHViTBlock(nn.Module):
         return self.drop_path(self.mlp(x)).add_(x)
 
 
+class SqueezeExcite(nn.Module):
+    """Each channel times a factor in 0..1 that the means of all decide (arXiv:1709.01507): (B, C, H, W) -> the same."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))).sigmoid()
+        return x * gate[:, :, None, None]
+
+
 class PatchMerging(nn.Module):
     """1 x 1 to four times the channels, depthwise 3 x 3 of stride 2, squeeze-and-excite, 1 x 1 to the new channels."""
 
@@ -94,7 +106,7 @@ class PatchMerging(nn.Module):
         hidden = 4 * in_channels
         self.conv1 = ConvBN(in_channels, hidden)
         self.conv2 = ConvBN(hidden, hidden, 3, 2, 1, groups=hidden)
-        self.se = SqueezeExcite(hidden, rd_ratio=0.25)
+        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4, 8, round_limit=0.0))
         self.conv3 = ConvBN(hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

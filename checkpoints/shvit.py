@@ -3,11 +3,12 @@
 import re
 
 from ..backbones.base import Backbone
-from .key_map import KeyMap, renaming
+from .key_map import KeyMap, matching, renaming
 
 
 def shvit(backbone: Backbone) -> dict[str, KeyMap]:
     """timm names the residual branches `m`; the authors keep a stage's downsampling in the list of its blocks."""
+    pointwise = matching(r"\.se\.fc[12]\.weight$")
     leaves = [
         (r"^backbone\.stem\.convs\.(\d)\.", lambda at: f"patch_embed.{2 * int(at[1])}."),
         (r"^backbone\.", ""),
@@ -30,7 +31,7 @@ def shvit(backbone: Backbone) -> dict[str, KeyMap]:
         (r"^stages\.(\d)\.downsample\.(\d)\.", _in_the_list),
         (r"^stages\.(\d)\.blocks\.(\d+)\.", lambda at: f"blocks{int(at[1]) + 1}.{int(at[2]) + 3}."),
     ]
-    return {"timm": KeyMap(renaming(leaves)), "official": KeyMap(renaming(official))}
+    return {"timm": KeyMap(renaming(leaves), pointwise), "official": KeyMap(renaming(official), pointwise)}
 
 
 def _in_the_list(at: re.Match) -> str:

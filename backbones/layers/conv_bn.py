@@ -3,6 +3,7 @@
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -29,7 +30,14 @@ class ConvBN(nn.Module):
         nn.init.constant_(self.bn.weight, bn_weight_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+        conv, bn = self.conv, self.bn
+        if bn.training or conv.kernel_size == (1, 1):
+            return bn(conv(x))
+        # A fixed norm is a factor and a shift of each channel. The weights of a wide kernel here (a stem's, a depthwise
+        # one's) are few beside the map's values, so that the norm costs less on them; those of 1 x 1 are as many.
+        scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
+        weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:

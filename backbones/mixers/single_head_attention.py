@@ -39,8 +39,16 @@ class SingleHeadAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, _ = x.shape
         part, rest = x.split((self.partial_dim, self.dim - self.partial_dim), dim=-1)
-        qkv = self.qkv(self.norm(part).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1, 2)[:, None]
+        qkv = self.qkv(self.norm(part).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1, 2)
         q, k, v = qkv.split((self.qk_dim, self.qk_dim, self.partial_dim), dim=-1)
-        part = F.scaled_dot_product_attention(q, k, v).reshape(batch, height, width, self.partial_dim)
+        part = _attend(q, k, v).view(batch, height, width, self.partial_dim)
         x = F.relu(torch.cat((part, rest), dim=-1), inplace=True)
         return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries and keys (B, L, D), values (B, L, E) -> (B, L, E)."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+    # On CPUs PyTorch's fused attention wants values as wide as queries, and what it falls back to takes twice as long.
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1) @ v
