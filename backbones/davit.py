@@ -6,24 +6,13 @@ The towers of Florence-2 (Xiao et al., CVPR 2024, arXiv:2311.06242) are DaViTs a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvPosEnc, ConvStem
+from .layers import ConvDownsample, ConvPosEnc, ConvStem, Mlp
 from .mixers import build_mixer
-
-
-class NormedStem(ConvStem):
-    """Convolution 7 x 7 of stride 4, then layer norm: (B, C_in, H, W) -> (B, ceil(H / 4), ceil(W / 4), C)."""
-
-    def __init__(self, in_channels: int, dim: int) -> None:
-        super().__init__(in_channels, dim, 7, stride=4, padding=3)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(super().forward(x))
 
 
 class NormedDownsample(ConvDownsample):
@@ -34,11 +23,8 @@ class NormedDownsample(ConvDownsample):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         even = kernel_size % 2 == 0
-        super().__init__(in_channels, out_channels, kernel_size, 2, 0 if even else kernel_size // 2, pad_input=even)
-        self.norm = nn.LayerNorm(in_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.norm(x))
+        padding, norm = 0 if even else kernel_size // 2, nn.LayerNorm(in_channels)
+        super().__init__(in_channels, out_channels, kernel_size, 2, padding, pad_input=even, norm=norm)
 
 
 class DaViTBlock(nn.Module):
@@ -122,7 +108,8 @@ class DaViT(Backbone):
         return self.arch.depths[stage] * turns
 
     def make_stem(self, in_channels: int) -> nn.Module:
-        return NormedStem(in_channels, self.arch.dims[0])
+        dim = self.arch.dims[0]
+        return ConvStem(in_channels, dim, 7, stride=4, padding=3, norm=nn.LayerNorm(dim))
 
     def make_stage(self, stage: int, drop_path: Sequence[float]) -> nn.Module:
         arch, dim, mixers = self.arch, self.arch.dims[stage], self.mixers(stage)

@@ -1,7 +1,11 @@
 """What several families share."""
 
+from .activation import StarMlp, StarReLU
 from .conv_bn import ConvBN
+from .depthwise import DepthwiseConv
 from .downsample import ConvDownsample, ConvStem
+from .gelu import gelu
+from .linear import Linear, Mlp, linear
 from .norm import GroupNorm1
 from .position import ConvPosEnc
 from .scale import Scale
@@ -12,9 +16,16 @@ __all__ = [
     "ConvDownsample",
     "ConvPosEnc",
     "ConvStem",
+    "DepthwiseConv",
     "GroupNorm1",
+    "Linear",
+    "Mlp",
     "Scale",
+    "StarMlp",
+    "StarReLU",
     "crop",
+    "gelu",
+    "linear",
     "pad_to_multiple",
     "window_partition",
     "window_reverse",

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ...registry import MIXERS
+from ..layers.linear import Linear
 
 FORMS = ("davit", "florence2")
 
@@ -38,8 +39,8 @@ class ChannelAttention(nn.Module):
         if channel_form not in FORMS:
             raise ValueError(f"ChannelAttention: no channel_form {channel_form!r}; there are {', '.join(FORMS)}")
         self.channel_form = channel_form
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
+from ..layers.linear import Linear
 from ..layers.windows import crop, pad_to_multiple, window_partition, window_reverse
 
 
@@ -35,8 +36,8 @@ class WindowAttention(nn.Module):
         self.window_size = (window_size, window_size) if isinstance(window_size, int) else tuple(window_size)
         if len(self.window_size) != 2 or min(self.window_size) < 1:
             raise ValueError(f"WindowAttention: window_size {window_size} must be a side, or height and width, of 1 up")
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[1:3]
