@@ -2,9 +2,34 @@
 
 from .base import Backbone
 from .davit import DaViT
-from .metaformer import PoolFormer
+from .focalnet import FocalNet
+from .maxvit import MaxViT
+from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
 from .names import build_backbone, list_backbones
+from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
 from .shvit import SHViT
 from .timm_backbone import TimmBackbone
 
-__all__ = ["Backbone", "DaViT", "PoolFormer", "SHViT", "TimmBackbone", "build_backbone", "list_backbones"]
+__all__ = [
+    "Backbone",
+    "CAFormer",
+    "ConvFormer",
+    "DaViT",
+    "DiNAT",
+    "DiNATs",
+    "FocalNet",
+    "IdentityFormer",
+    "IsotropicDiNAT",
+    "IsotropicNAT",
+    "MaxViT",
+    "MetaFormer",
+    "NAT",
+    "PoolFormer",
+    "PoolFormerV2",
+    "RandFormer",
+    "SHViT",
+    "TimmBackbone",
+    "ViTRPB",
+    "build_backbone",
+    "list_backbones",
+]

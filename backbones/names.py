@@ -6,10 +6,31 @@ from typing import Any
 
 from .base import Backbone
 from .davit import DaViT
-from .metaformer import PoolFormer
+from .focalnet import FocalNet
+from .maxvit import MaxViT
+from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
 from .shvit import SHViT
 
-FAMILIES: tuple[type[Backbone], ...] = (DaViT, PoolFormer, SHViT)
+FAMILIES: tuple[type[Backbone], ...] = (
+    CAFormer,
+    ConvFormer,
+    DaViT,
+    DiNAT,
+    DiNATs,
+    FocalNet,
+    IdentityFormer,
+    IsotropicDiNAT,
+    IsotropicNAT,
+    MaxViT,
+    MetaFormer,
+    NAT,
+    PoolFormer,
+    PoolFormerV2,
+    RandFormer,
+    SHViT,
+    ViTRPB,
+)
 LIKES = ("paper", "timm")
 
 

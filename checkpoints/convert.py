@@ -12,15 +12,28 @@ from ..backbones.names import resolve_name
 from ..backbones.pretrained import TRANSLATORS, LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import davit, maxvit, metaformer, shvit
+from . import davit, focalnet, maxvit, metaformer, nat, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
 KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
     "davit": davit.davit,
+    "focalnet": focalnet.focalnet,
     "maxvit": maxvit.maxvit,
+    "metaformer": metaformer.baselines,
+    "identityformer": metaformer.baselines,
+    "randformer": metaformer.baselines,
+    "poolformerv2": metaformer.baselines,
+    "convformer": metaformer.baselines,
+    "caformer": metaformer.baselines,
     "poolformer": metaformer.poolformer,
     "shvit": shvit.shvit,
+    "nat": nat.nat,
+    "dinat": nat.nat,
+    "dinat_s": nat.dinat_s,
+    "nat_isotropic": nat.isotropic,
+    "dinat_isotropic": nat.isotropic,
+    "vitrpb": nat.isotropic,
 }
 
 
@@ -81,9 +94,10 @@ class Network:
         """Keys backbone.*, head.* -> a layout's names and shapes; what the layout has not is left out."""
         key_map, converted = self.key_maps[target], {}
         for key, value in state_dict.items():
-            for name, part in zip(key_map.theirs(key), key_map.from_ours(key, value), strict=False):
-                # What several weights of ours share a name for is one there, with theirs as its rows.
-                converted[name] = torch.cat([converted[name], part]) if name in converted else part
+            if names := key_map.theirs(key):
+                for name, part in zip(names, key_map.from_ours(key, value), strict=True):
+                    # Where several of ours have one name there, they are its rows.
+                    converted[name] = torch.cat([converted[name], part]) if name in converted else part
         return converted
 
     def recognise(

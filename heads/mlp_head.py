@@ -37,13 +37,13 @@ class NormMlpHead(ClassificationHead):
 
 @MODELS.register_module()
 class MlpHead(ClassificationHead):
-    """Mean, linear, squared ReLU, layer norm, linear (ConvFormer and CAFormer, arXiv:2210.13452).
+    """Mean, layer norm, linear, squared ReLU, layer norm, linear (ConvFormer and CAFormer, arXiv:2210.13452).
 
     Other arguments: see `ClassificationHead`.
 
     Args:
         mlp_ratio: width of the hidden layer as a multiple of `in_channels`.
-        norm_eps: epsilon of the norm.
+        norm_eps: epsilon of the hidden layer's norm; that of the mean's norm is 1e-6.
         dropout: rate of dropout before the last layer, in 0..1.
     """
 
@@ -59,10 +59,12 @@ class MlpHead(ClassificationHead):
     ) -> None:
         super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
         width = int(mlp_ratio * in_channels)
+        self.norm = nn.LayerNorm(in_channels, eps=1e-6)
         self.hidden = linear(in_channels, width)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.hidden_norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.fc = linear(width, num_classes)
 
     def scores(self, x: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.norm(F.relu(self.hidden(x.mean(dim=(1, 2)))).square())))
+        hidden = F.relu(self.hidden(self.norm(x.mean(dim=(1, 2))))).square()
+        return self.fc(self.dropout(self.hidden_norm(hidden)))

@@ -9,10 +9,15 @@ class GroupNorm1(nn.GroupNorm):
 
     Not a channel layer norm: all pixels share one mean and one variance. Scale and shift are a channel's.
     (B, H, W, C) -> (B, H, W, C).
+
+    Args:
+        bias: whether there is a shift.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__(1, dim, eps)
+        if not bias:
+            self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)

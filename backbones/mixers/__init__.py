@@ -2,26 +2,38 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ...registry import MIXERS
+from .block_grid_attention import BlockAttention, GridAttention
 from .channel_attention import ChannelAttention
+from .focal_modulation import FocalModulation
 from .identity import Identity
 from .neighborhood import Neighborhood
 from .pooling import Pooling
+from .random_mixing import RandomMixing
 from .relative_attention import RelativeAttention
+from .self_attention import SelfAttention
+from .sep_conv import SepConv
 from .single_head_attention import SingleHeadAttention
 from .window_attention import WindowAttention
 
 __all__ = [
+    "BlockAttention",
     "ChannelAttention",
+    "FocalModulation",
+    "GridAttention",
     "Identity",
     "Neighborhood",
     "Pooling",
+    "RandomMixing",
     "RelativeAttention",
+    "SelfAttention",
+    "SepConv",
     "SingleHeadAttention",
     "WindowAttention",
     "build_mixer",
@@ -32,16 +44,29 @@ def build_mixer(cfg: str | Mapping[str, Any], dim: int, **offered: Any) -> nn.Mo
     """A mixer of `dim` channels from its registered name, or from a dict of `type` and arguments.
 
     Args:
+        cfg: a name may be in snake case: `self_attention` is SelfAttention.
         **offered: the backbone's values (`num_heads=4`), for mixers that take such arguments and `cfg` does not set.
     """
     cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
     if (kind := cfg.pop("type", None)) is None:
         raise ValueError(f"a token mixer is a registered name or a dict with its type, got {cfg}")
-    mixer = MIXERS.get(kind) if isinstance(kind, str) else kind
-    if mixer is None:
-        near = difflib.get_close_matches(kind, MIXERS.module_dict, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"no token mixer {kind!r}; there are {', '.join(sorted(MIXERS.module_dict))}{hint}")
+    mixer = _find(kind) if isinstance(kind, str) else kind
     takes = inspect.signature(mixer).parameters if offered else ()
     cfg = {**{key: value for key, value in offered.items() if key in takes}, **cfg}
     return mixer(dim, **cfg)  # not MIXERS.build, which searches a detector's scope first and warns
+
+
+def _find(name: str) -> type[nn.Module]:
+    """The mixer of a name, or of the snake case of one."""
+    if (mixer := MIXERS.get(name)) is not None:
+        return mixer
+    known = {_snake(registered): registered for registered in MIXERS.module_dict}
+    if name in known:
+        return MIXERS.module_dict[known[name]]
+    near = difflib.get_close_matches(_snake(name), known, n=1)
+    hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+    raise ValueError(f"no token mixer {name!r}; there are {', '.join(sorted(known.values()))}{hint}")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
