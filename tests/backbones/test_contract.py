@@ -10,18 +10,44 @@ from timm.layers import DropPath
 from torch import nn
 
 from bestiary.backbones import Backbone, build_backbone, list_backbones
-from bestiary.backbones.names import FAMILIES
+from bestiary.backbones.names import FAMILIES, resolve_name
 
+NAT_TINY = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2), mlp_ratio=2.0, kernel_size=3)
+ISOTROPIC_TINY = dict(depths=(3,), dims=(16,), num_heads=(2,), mlp_ratio=2.0, kernel_size=3)
+METAFORMER_TINY = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20))
 TINY = {  # a small arch of each family; scales of 1, so that every branch shows in the output
     "davit": dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2), window_size=3),
+    "dinat": NAT_TINY,
+    "dinat_isotropic": ISOTROPIC_TINY,
+    "dinat_s": NAT_TINY | dict(depths=(1, 2, 1, 1), mlp_ratio=2.0),
+    "focalnet": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), focal_levels=(3, 2, 2, 1), layer_scale_init=1.0),
+    "nat": NAT_TINY,
+    "nat_isotropic": ISOTROPIC_TINY,
+    "maxvit": dict(
+        depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), stem_dims=(4, 8), table_window=2, head_dim=4, full_drop_path=True
+    ),
     "poolformer": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), layer_scale_init=1.0),
+    "shvit": dict(depths=(1, 2, 2), dims=(16, 20, 24), partial_dims=(4, 5, 6), zero_init_residual=False),
+    "vitrpb": ISOTROPIC_TINY,
+    "caformer": METAFORMER_TINY,
+    "convformer": METAFORMER_TINY,
+    "identityformer": METAFORMER_TINY,
+    "metaformer": METAFORMER_TINY,
+    "poolformerv2": METAFORMER_TINY,
+    "randformer": METAFORMER_TINY,
 }
+ONE_SIZE = {"randformer"}  # of pictures of one size, the `img_size` that they are built for
 by_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
 
 
-def tiny(family, seed=0, **kwargs) -> Backbone:
+def tiny(family, seed=0, size=(45, 71), **kwargs) -> Backbone:
+    """A small one; it is told the pictures' size if that is how the family is built."""
     torch.manual_seed(seed)
-    return family(TINY[family.NAME], **kwargs)
+    return family(TINY[family.NAME], **sized(family, size), **kwargs)
+
+
+def sized(family, size):
+    return dict(img_size=size) if family.NAME in ONE_SIZE else {}
 
 
 def picture(*shape, seed=1):
@@ -44,7 +70,7 @@ def test_every_family_is_tried_here():
 @pytest.mark.parametrize("name", list_backbones())
 def test_every_name_gives_the_maps_that_it_promises(name):
     with torch.device("meta"):
-        backbone = build_backbone(name)
+        backbone = build_backbone(name, **sized(resolve_name(name)[0], (75, 133)))
         maps = backbone(torch.empty(2, 3, 75, 133))
     sizes = ceil_sizes(backbone, 75, 133)
     channels = backbone.feature_info.channels()
@@ -57,7 +83,7 @@ def test_every_name_gives_the_maps_that_it_promises(name):
     "size", [(32, 32), (33, 61), (65, 47), (127, 34), (224, 224), (256, 192), (250, 333), (800, 1333)]
 )
 def test_odd_sizes_are_rounded_up(family, size):
-    backbone = tiny(family).eval()
+    backbone = tiny(family, size=size).eval()
     with torch.no_grad():
         maps = backbone(picture(2 if max(size) < 200 else 1, 3, *size))
     assert isinstance(maps, tuple)
@@ -65,14 +91,23 @@ def test_odd_sizes_are_rounded_up(family, size):
     assert all(torch.isfinite(x).all() for x in maps)
 
 
+@pytest.mark.parametrize("name", sorted(ONE_SIZE))
+def test_families_of_one_size_say_so(name):
+    family = next(family for family in FAMILIES if family.NAME == name)
+    backbone = tiny(family, size=(45, 71))
+    assert len(backbone(picture(2, 3, 45, 71))) == len(backbone.strides)
+    with pytest.raises(ValueError, match="15 tokens, but this map has 4 x 5 = 20: give pictures of the img_size"):
+        backbone(picture(2, 3, 49, 71))
+
+
 @by_family
 @pytest.mark.parametrize("out_indices", [(0,), (2,), (3,), (-1,), (1, 3), (0, -2), (-3, -1), None])
 def test_out_indices(family, out_indices):
     stages = len(family.STRIDES)
     out_indices = range(stages) if out_indices is None else out_indices
-    if max(out_indices) >= stages:
-        pytest.skip(f"{family.NAME} has {stages} stages")
     chosen = [index % stages for index in out_indices]
+    if not -stages <= min(out_indices) <= max(out_indices) < stages or len(set(chosen)) < len(chosen):
+        pytest.skip(f"{family.NAME} has {stages} stages")
     full, part = tiny(family).eval(), tiny(family, seed=5, out_indices=out_indices).eval()
     part.load_state_dict(full.state_dict(), strict=False)
     x = picture(2, 3, 45, 71)
@@ -86,8 +121,10 @@ def test_out_indices(family, out_indices):
 
 
 @by_family
-@pytest.mark.parametrize("out_indices", [None, (1,), (-1,)])
+@pytest.mark.parametrize("out_indices", [None, (0,), (-2, -1)])
 def test_every_parameter_has_a_gradient(family, out_indices):
+    if out_indices and len(out_indices) > len(family.STRIDES):
+        pytest.skip(f"{family.NAME} has {len(family.STRIDES)} stage")
     backbone = tiny(family, out_indices=out_indices).train()
     loss(backbone(picture(2, 3, 45, 71))).backward()
     without = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -96,9 +133,9 @@ def test_every_parameter_has_a_gradient(family, out_indices):
 
 @by_family
 def test_other_input_channels(family):
-    backbone = tiny(family, in_channels=5)
-    assert backbone(picture(1, 5, 40, 40))[0].shape[:2] == (1, backbone.feature_info.channels()[0])
-    assert tiny(family, in_channels=1)(picture(1, 1, 40, 40))[0].shape[:2] == (1, backbone.feature_info.channels()[0])
+    for channels in (1, 5):
+        backbone = tiny(family, size=(40, 40), in_channels=channels)
+        assert backbone(picture(2, channels, 40, 40))[0].shape[:2] == (2, backbone.feature_info.channels()[0])
     with pytest.raises(
         ValueError, match=rf"{family.__name__}: the input must be \(B, 5, H, W\) .* got \(1, 3, 40, 40\)"
     ):
@@ -116,11 +153,14 @@ def test_one_picture_and_none(family):
 
 
 @by_family
-@pytest.mark.parametrize("size", [(31, 64), (64, 31)])
-def test_a_picture_too_small(family, size):
-    with pytest.raises(ValueError, match=rf"H and W of at least 32, got \(2, 3, {size[0]}, {size[1]}\)"):
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_picture_too_small(family, wide):
+    least = min(family.STRIDES[-1], 32)
+    size = (least - 1, 64) if wide else (64, least - 1)
+    with pytest.raises(ValueError, match=rf"H and W of at least {least}, got \(2, 3, {size[0]}, {size[1]}\)"):
         tiny(family)(picture(2, 3, *size))
-    assert len(tiny(family, out_indices=(0,))(picture(2, 3, *size))) == 1  # the first stage's stride is enough here
+    if min(family.STRIDES) < least:
+        assert len(tiny(family, out_indices=(0,))(picture(2, 3, *size))) == 1  # the first stage's stride is enough
 
 
 @by_family
@@ -133,6 +173,8 @@ def test_a_picture_of_integers(family, dtype):
 @by_family
 @pytest.mark.parametrize("frozen", [-1, 0, 1, 2, 3])
 def test_frozen_stages(family, frozen):
+    if frozen > len(family.STRIDES):
+        pytest.skip(f"{family.NAME} has {len(family.STRIDES)} stage")
     backbone = tiny(family, frozen_stages=frozen, drop_path_rate=0.5)
     for backbone_now in (backbone, backbone.eval().train()):
         parts = dict(stem=backbone_now.stem, **{f"stage {i + 1}": s for i, s in enumerate(backbone_now.stages)})
@@ -141,7 +183,8 @@ def test_frozen_stages(family, frozen):
             assert all(p.requires_grad is not still for p in part.parameters()), name
             assert all(module.training is not still for module in part.modules()), name
     maps = backbone(picture(2, 3, 45, 71))
-    loss([x for x in maps if x.requires_grad]).backward()
+    if trained := [x for x in maps if x.requires_grad]:  # none where every stage is frozen
+        loss(trained).backward()
     assert all((p.grad is None) is not p.requires_grad for p in backbone.parameters())
 
 
@@ -163,7 +206,7 @@ def test_recomputed_activations_change_nothing(family):
     for with_cp in (False, True):
         backbone = tiny(family, with_cp=with_cp, drop_path_rate=0.3).train()
         calls = []
-        backbone.stages[1].blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        backbone.stages[-1].blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         torch.manual_seed(3)  # of drop path
         maps = backbone(picture(3, 3, 45, 71))
         loss(maps).backward()
@@ -176,7 +219,7 @@ def test_recomputed_activations_change_nothing(family):
 
 @by_family
 def test_drop_path_grows_linearly(family):
-    backbone = tiny(family, drop_path_rate=0.4)
+    backbone = tiny(family, size=(40, 40), drop_path_rate=0.4)
     blocks = [block for stage in backbone.stages for block in stage.blocks]
     assert len(blocks) == sum(backbone.num_blocks(stage) for stage in range(len(backbone.strides)))
     for index, block in enumerate(blocks):
@@ -222,7 +265,7 @@ def test_exports(family):
 
 @by_family
 def test_autocast_to_bfloat16(family):
-    backbone, x = tiny(family).train(), picture(2, 3, 65, 71)
+    backbone, x = tiny(family, size=(65, 71)).train(), picture(2, 3, 65, 71)
     with torch.autocast("cpu", torch.bfloat16):
         maps = backbone(x)
         loss([m.float() for m in maps]).backward()
@@ -230,7 +273,7 @@ def test_autocast_to_bfloat16(family):
     for p in backbone.parameters():
         assert p.dtype == torch.float32 and torch.isfinite(p.grad).all()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rough, exact = backbone.eval()(x), tiny(family).eval().float()
+        rough, exact = backbone.eval()(x), tiny(family, size=(65, 71)).eval().float()
         exact.load_state_dict(backbone.state_dict())
     with torch.no_grad():
         for one, other in zip(rough, exact(x), strict=True):
@@ -285,7 +328,7 @@ def test_messages(family):
 
 def test_names():
     assert list_backbones() == sorted(set(list_backbones())) and len(list_backbones()) >= 5
-    assert list_backbones("pool*") == [f"poolformer_{size}" for size in ("m36", "m48", "s12", "s24", "s36")]
+    assert list_backbones("poolformer_*") == [f"poolformer_{size}" for size in ("m36", "m48", "s12", "s24", "s36")]
     assert list_backbones("nothing*") == []
     with pytest.raises(ValueError, match="no backbone 'poolformer_s13'; did you mean .*poolformer_s12"):
         build_backbone("poolformer_s13")
