@@ -56,6 +56,13 @@ View view(const Tensor& t, bool channels = true) {
   return v;
 }
 
+// The lengths of the first `axes` axes.
+Ints shape_of(const Tensor& t, int64_t axes) {
+  Ints shape(axes);
+  for (int64_t i = 0; i < axes; ++i) shape[i] = t.size(i);
+  return shape;
+}
+
 Problem describe(const Tensor& query, const Tensor& key, const Tensor& value, const Optional& bias,
                  const Optional& extra_keys, const Optional& extra_values, const Ints& kernel, const Ints& stride,
                  const Ints& dilation, const Ints& causal, double scale) {
@@ -122,8 +129,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor query, const Tensor key, const T
                                    const Ints stride, const Ints dilation, const Ints causal, double scale) {
   const Optional table = bias ? Optional(contiguous_bias(*bias)) : std::nullopt;
   Problem p = describe(query, key, value, table, extra_keys, extra_values, kernel, stride, dilation, causal, scale);
-  Ints shape;
-  for (int64_t i = 0; i < query.dim() - 1; ++i) shape.push_back(query.size(i));
+  Ints shape = shape_of(query, query.dim() - 1);
   Tensor lse = torch::stable::new_empty(query, shape, ScalarType::Float);
   shape.push_back(p.value_channels);
   Tensor out = torch::stable::new_empty(query, shape);
@@ -138,9 +144,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor query, const Tensor key, const T
 }
 
 Tensor empty_like_shape(const Tensor& t, std::optional<ScalarType> type = std::nullopt) {
-  Ints shape;
-  for (int64_t i = 0; i < t.dim(); ++i) shape.push_back(t.size(i));
-  return torch::stable::new_empty(t, shape, type);
+  return torch::stable::new_empty(t, shape_of(t, t.dim()), type);
 }
 
 Tensor absent(const Tensor& like, std::optional<ScalarType> type = std::nullopt) {

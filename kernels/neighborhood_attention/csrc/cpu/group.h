@@ -45,15 +45,15 @@ class Keys {
 
     first[0] = 0, last[0] = extras, first[1] = own, last[1] = blocks;
     // A single block of one row of queries goes along with blocks that both see: alone it would wait for each product.
-    const bool with_first = own == 1 && shared > own, with_second = blocks - extras == 1 && shared - own > with_first;
+    // The second row's lies behind the additional tokens, and cannot go along where there are some.
+    const bool with_first = own == 1 && shared > own;
+    const bool with_second = blocks - extras == 1 && extras == shared && shared - own > with_first;
     if (!with_first) add_runs(0, 0, own, false);
     const int64_t shared_runs = most(ceil_div(shared - own, kMaxShared), with_first + with_second);
     for (int64_t i = 0, at = own; i < shared_runs; ++i) {
       const int64_t size = ceil_div(shared - at, shared_runs - i);
       const bool takes_first = with_first && i == 0, takes_second = with_second && i + 1 == shared_runs;
-      // The second row's blocks lie behind the additional tokens, and cannot go along where there are some.
-      const bool adjacent = extras == shared;
-      runs[run_count++] = {takes_first, static_cast<int>(size), takes_second && adjacent, at - takes_first, 0, false};
+      runs[run_count++] = {takes_first, static_cast<int>(size), takes_second, at - takes_first, 0, false};
       at += size;
     }
     if (band == kRows) {
@@ -65,7 +65,7 @@ class Keys {
     } else {
       add_runs(0, shared, extras, true);
     }
-    if (!with_second || extras != shared) add_runs(1, extras, blocks, false);
+    if (!with_second) add_runs(1, extras, blocks, false);
   }
 
   int64_t band;  // rows of queries
@@ -285,16 +285,10 @@ struct Share {
 
 // Threads pay only where each has some 20 microseconds of work.
 static int64_t parts_for(const Problem& p, int64_t threads, int64_t products) {
-  int64_t work = products * (p.channels + p.value_channels) * p.heads * p.batch;
-  int64_t keys = p.additional;
-  int64_t window_keys = 1;
-  for (int axis = 0; axis < 3; ++axis) {
-    work *= p.length[axis];
-    window_keys *= p.kernel[axis];
-  }
-  work *= keys + window_keys;
-  int64_t rows = 0;
-  for (int64_t i = 0, groups = groups_of(p); i < groups; ++i) rows += unit_at(p, i).rows();
-  rows *= p.batch * p.kv_heads;
+  const int64_t queries = p.batch * p.heads * p.length[0] * p.length[1] * p.length[2];
+  const int64_t keys = p.kernel[0] * p.kernel[1] * p.kernel[2] + p.additional;
+  const int64_t work = products * queries * keys * (p.channels + p.value_channels);
+  // Of all units: the groups of an axis have its tokens between them.
+  const int64_t rows = p.batch * p.kv_heads * p.length[0] * p.length[1] * p.dilation[2];
   return most(least(least(threads, work / 500000), rows), 1);
 }

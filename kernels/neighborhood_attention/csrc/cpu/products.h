@@ -283,7 +283,7 @@ struct Run {
   bool extra;
 };
 
-// block_products for a run; its counts are those that `plan_runs` makes.
+// block_products for a run; its counts are those that `Keys::set` makes.
 template <Kind kKind, int N>
 static void run_products(const Run& run, const BlockProducts& a) {
   if (run.both == 0) {
