@@ -1,0 +1,65 @@
+"""Focal modulation (FocalNet, arXiv:2203.11926)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...registry import MIXERS
+from ..layers import DepthwiseConv, gelu
+
+
+@MIXERS.register_module()
+class FocalModulation(nn.Module):
+    """Each token's query times a summary of its surroundings, near and far: (B, H, W, C) -> (B, H, W, C).
+
+    A linear layer gives queries, a context and gates. Depthwise convolutions with kernels that grow, a GELU after each,
+    widen the context level by level; the mean over the map is the last level. The gates, one a pixel and level, weigh
+    the levels' sum. No attention, no position: any size of map.
+
+    Args:
+        dim: channels.
+        focal_levels: convolutions in a row.
+        focal_window: side of the first kernel in tokens; odd. Each next one is 2 wider.
+        normalize_modulator: divide the sum by the number of levels, the mean over the map included.
+        modulation_norm: layer norm before the last layer, as the huge networks have it.
+
+    Raises:
+        ValueError: `focal_window` is even, or there is no level.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        focal_levels: int = 2,
+        focal_window: int = 3,
+        normalize_modulator: bool = False,
+        modulation_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if focal_levels < 1:
+            raise ValueError(f"FocalModulation: focal_levels {focal_levels} must be at least 1")
+        if focal_window % 2 == 0:
+            raise ValueError(f"FocalModulation: focal_window {focal_window} must be odd")
+        self.dim, self.focal_levels, self.normalize_modulator = dim, focal_levels, normalize_modulator
+        self.f = nn.Linear(dim, 2 * dim + focal_levels + 1)
+        self.focal_layers = nn.ModuleList(
+            DepthwiseConv(dim, focal_window + 2 * level, bias=False) for level in range(focal_levels)
+        )
+        self.h = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim) if modulation_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In three: products of 2 C + L + 1 columns end in an odd remainder, in which CPUs lose half of their speed.
+        sizes = (self.dim, self.dim, self.focal_levels + 1)
+        parts = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
+        query, context, gates = (F.linear(x, weight, bias) for weight, bias in parts)
+        if self.normalize_modulator:
+            gates = gates / (self.focal_levels + 1)  # a few channels, in place of the sum's many
+        summary = None
+        for level, layer in enumerate(self.focal_layers):
+            context, gate = gelu(layer(context)), gates[..., level : level + 1]
+            summary = context * gate if summary is None else torch.addcmul(summary, context, gate)
+        whole = F.gelu(context.mean(dim=(1, 2), keepdim=True))
+        summary = torch.addcmul(summary, whole, gates[..., self.focal_levels :])
+        return self.proj(self.norm(query * self.h(summary)))
