@@ -5,8 +5,10 @@ from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
 from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .mobilenet_v2 import MobileNetV2
 from .names import build_backbone, list_backbones
 from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
+from .resnet import ResNet
 from .shvit import SHViT
 from .timm_backbone import TimmBackbone
 
@@ -24,7 +26,9 @@ __all__ = [
     "MaxViT",
     "MetaFormer",
     "NAT",
+    "MobileNetV2",
     "PoolFormer",
+    "ResNet",
     "PoolFormerV2",
     "RandFormer",
     "SHViT",

@@ -9,7 +9,9 @@ from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
 from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .mobilenet_v2 import MobileNetV2
 from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
+from .resnet import ResNet
 from .shvit import SHViT
 
 FAMILIES: tuple[type[Backbone], ...] = (
@@ -24,10 +26,12 @@ FAMILIES: tuple[type[Backbone], ...] = (
     IsotropicNAT,
     MaxViT,
     MetaFormer,
+    MobileNetV2,
     NAT,
     PoolFormer,
     PoolFormerV2,
     RandFormer,
+    ResNet,
     SHViT,
     ViTRPB,
 )

@@ -12,7 +12,7 @@ from ..backbones.names import resolve_name
 from ..backbones.pretrained import TRANSLATORS, LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import davit, focalnet, maxvit, metaformer, nat, shvit
+from . import davit, focalnet, maxvit, metaformer, mobilenet_v2, nat, resnet, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
@@ -27,6 +27,8 @@ KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
     "convformer": metaformer.baselines,
     "caformer": metaformer.baselines,
     "poolformer": metaformer.poolformer,
+    "mobilenetv2": mobilenet_v2.mobilenet_v2,
+    "resnet": resnet.resnet,
     "shvit": shvit.shvit,
     "nat": nat.nat,
     "dinat": nat.nat,

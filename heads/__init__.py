@@ -2,7 +2,8 @@
 
 from .base import ClassificationHead
 from .classifier import ImageClassifier, make_classifier
+from .conv_head import ConvHead
 from .linear_head import LinearHead
 from .mlp_head import MlpHead, NormMlpHead
 
-__all__ = ["ClassificationHead", "ImageClassifier", "LinearHead", "MlpHead", "NormMlpHead", "make_classifier"]
+__all__ = ["ClassificationHead", "ConvHead", "ImageClassifier", "LinearHead", "MlpHead", "NormMlpHead", "make_classifier"]

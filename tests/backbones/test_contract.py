@@ -27,6 +27,10 @@ TINY = {  # a small arch of each family; scales of 1, so that every branch shows
         depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), stem_dims=(4, 8), table_window=2, head_dim=4, full_drop_path=True
     ),
     "poolformer": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), layer_scale_init=1.0),
+    "mobilenetv2": dict(
+        depths=(1, 2, 2, 1), dims=(8, 12, 16, 20), stem_dims=(8, 8), expand_ratio=2, attn="ela_b", attn_place="hidden"
+    ),
+    "resnet": dict(depths=(1, 2, 1, 1), dims=(16, 24, 32, 40), stem_dims=(8, 8, 8), avg_down=True, attn="eca"),
     "shvit": dict(depths=(1, 2, 2), dims=(16, 20, 24), partial_dims=(4, 5, 6), zero_init_residual=False),
     "vitrpb": ISOTROPIC_TINY,
     "caformer": METAFORMER_TINY,
