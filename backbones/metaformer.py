@@ -192,7 +192,7 @@ class CAFormer(MetaFormer):
 
 
 class _Simple(MetaFormer):
-    """What PoolFormerV2, IdentityFormer and RandFormer share: one norm for a whole picture, one linear layer as head."""
+    """What PoolFormerV2, IdentityFormer and RandFormer share: one norm for a picture, one linear layer as head."""
 
     ARCHS = SIMPLE
     DEFAULTS = {**MetaFormer.DEFAULTS, "norm": "GroupNorm1"}
