@@ -326,29 +326,25 @@ class BackwardPart {
   // Asks for the same columns of the next band, and of the rows of keys that come and go with it.
   void ask_ahead(int64_t t, int64_t y, int64_t head, int64_t x, int64_t tokens, bool with_keys) {
     BackwardScratch& w = *allocated_;
-    Prefetcher& ahead = w.batch.prefetcher;
-    ahead.clear();
-    const auto add = [&](const View& view, int64_t row, int64_t h, int64_t channels) {
-      ahead.add(token_at<const T>(p_, view, u_, t, row, x, h), token_step(p_, view) * sizeof(T), tokens,
-                channels * sizeof(T));
-    };
+    w.batch.prefetcher.clear();
+    const Ahead<T> ahead{w.batch.prefetcher, p_, u_, t, x, tokens};
     const int64_t next = y + w.keys.band, after = least(next + z_.band, u_.length[1]);
     for (int64_t row = next; row < after; ++row) {
-      add(p_.query, row, head, p_.channels);
-      add(p_.d_out, row, head, p_.value_channels);
-      add(p_.out, row, head, p_.value_channels);
-      add(p_.d_query, row, head, p_.channels);
+      ahead.add(p_.query, row, head, p_.channels);
+      ahead.add(p_.d_out, row, head, p_.value_channels);
+      ahead.add(p_.out, row, head, p_.value_channels);
+      ahead.add(p_.d_query, row, head, p_.channels);
     }
     if (!with_keys || next >= u_.length[1]) return;
     const Range now = window(p_, 1, next - 1, u_.length[1]), then = window(p_, 1, after - 1, u_.length[1]);
     for (int64_t row = now.end; row < then.end; ++row) {
-      add(p_.key, row, u_.kv_head, p_.channels);
-      add(p_.value, row, u_.kv_head, p_.value_channels);
+      ahead.add(p_.key, row, u_.kv_head, p_.channels);
+      ahead.add(p_.value, row, u_.kv_head, p_.value_channels);
     }
     for (int64_t row = then.start - z_.band; row < then.start; ++row) {  // leave with the next band, or just have
       if (row < own_.start || row >= own_.end) continue;
-      add(p_.d_key, row, u_.kv_head, p_.channels);
-      add(p_.d_value, row, u_.kv_head, p_.value_channels);
+      ahead.add(p_.d_key, row, u_.kv_head, p_.channels);
+      ahead.add(p_.d_value, row, u_.kv_head, p_.value_channels);
     }
   }
 

@@ -127,19 +127,14 @@ static bool forward_part(const Problem& p, int64_t part, int64_t parts) {
       // The next band's tokens, asked for as this band is worked on.
       const int64_t next_y = y + w.keys.band, next_rows = least(z.band, u.length[1] - next_y);
       const auto prefetch = [&](int64_t x, int64_t tokens, int64_t h) {
-        constexpr int64_t size = sizeof(T);
-        Prefetcher& ahead = w.batch.prefetcher;
-        ahead.clear();
+        w.batch.prefetcher.clear();
+        const Ahead<T> ahead{w.batch.prefetcher, p, u, t, x, tokens};
         for (int64_t r = 0; r < next_rows; ++r) {
-          ahead.add(token_at<const T>(p, p.query, u, t, next_y + r, x, first_head + h), token_step(p, p.query) * size,
-                    tokens, p.channels * size);
-          ahead.add(token_at<const T>(p, p.out, u, t, next_y + r, x, first_head + h), token_step(p, p.out) * size,
-                    tokens, p.value_channels * size);
+          ahead.add(p.query, next_y + r, first_head + h, p.channels);
+          ahead.add(p.out, next_y + r, first_head + h, p.value_channels);
           if (h != 0 || ys.end + r >= u.length[1]) continue;
-          ahead.add(token_at<const T>(p, p.key, u, t, ys.end + r, x, u.kv_head), token_step(p, p.key) * size, tokens,
-                    p.channels * size);
-          ahead.add(token_at<const T>(p, p.value, u, t, ys.end + r, x, u.kv_head), token_step(p, p.value) * size,
-                    tokens, p.value_channels * size);
+          ahead.add(p.key, ys.end + r, u.kv_head, p.channels);
+          ahead.add(p.value, ys.end + r, u.kv_head, p.value_channels);
         }
       };
       for (int64_t h = 0; h < z.heads_each; ++h) {

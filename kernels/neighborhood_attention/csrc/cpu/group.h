@@ -112,6 +112,20 @@ struct Group {
   IntVec* masks;  // [column of blocks][column of queries]
 };
 
+// What is asked for ahead: the same `tokens` columns, from place x on, of rows of plane t.
+template <class T>
+struct Ahead {
+  Prefetcher& to;
+  const Problem& p;
+  const Unit& u;
+  int64_t t, x, tokens;
+
+  void add(const View& view, int64_t row, int64_t head, int64_t channels) const {
+    to.add(token_at<const T>(p, view, u, t, row, x, head), token_step(p, view) * sizeof(T), tokens,
+           channels * sizeof(T));
+  }
+};
+
 // Several groups, whose softmax is computed side by side: that hides the latency of each.
 class Batch {
  public:
