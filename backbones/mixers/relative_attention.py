@@ -34,7 +34,12 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(x)
+            .reshape(batch, height * width, 3, self.num_heads, dim // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
         bias = self.bias(height, width).to(q.dtype)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(x.transpose(1, 2).reshape(batch, height, width, dim))
