@@ -8,6 +8,7 @@ from torch import Tensor
 from .launch import (
     Launch,
     Strides,
+    bias_arguments,
     five,
     map_arguments,
     names,
@@ -159,17 +160,13 @@ def forward_launch(
     heads, channels = query.shape[-2:]
     value_channels = value.shape[-1]
     tiles = tiling(axes, "forward", channels, value_channels, query.element_size(), rel_pos_bias is not None)
-    strides = Strides()
-    for name, tensor in (("q", query), ("k", key), ("v", value)):
-        strides.add(five(name), axes.strides(tensor))
+    strides = Strides(axes, q=query, k=key, v=value)
     extra = strides.add_extra(additional_keys, additional_values)
     arguments = {
         "query": query, "key": key, "value": value, "out": out, "lse": lse,
-        "bias": lse if rel_pos_bias is None else rel_pos_bias,  # a tensor that is not touched where there is none
         "extra_keys": additional_keys if extra else key, "extra_values": additional_values if extra else value,
         **strides.divided(), **map_arguments(axes, tiles.tile),
-        "bias_h": 0 if rel_pos_bias is None else rel_pos_bias.stride(0),
-        **dict(zip(three("bias_"), axes.bias_strides(), strict=True)),
+        **bias_arguments(axes, rel_pos_bias, lse),
         "heads": heads, "repeat": heads // key.shape[-2], "extra": extra, "scale": float(scale),
     }  # fmt: skip
     constants = {
@@ -200,9 +197,7 @@ def forward(
     out = torch.empty(*query.shape[:-1], value.shape[-1], dtype=query.dtype, device=query.device)
     lse = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
     if lse.numel():
-        axes = axes_of(
-            tuple(query.shape[1:-2]), tuple(kernel_size), tuple(stride), tuple(dilation), tuple(map(bool, is_causal))
-        )
+        axes = axes_of(query.shape[1:-2], kernel_size, stride, dilation, is_causal)
         bias = None if rel_pos_bias is None else rel_pos_bias.contiguous()
         extras = additional_keys, additional_values
         forward_launch(query, key, value, bias, *extras, axes, scale, out, lse).run()

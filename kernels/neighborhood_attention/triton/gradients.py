@@ -42,9 +42,7 @@ def backward(
         nothing.clone() if t is None else torch.zeros_like(t) for t in (additional_keys, additional_values)
     )
     if lse.numel():
-        axes = axes_of(
-            tuple(query.shape[1:-2]), tuple(kernel_size), tuple(stride), tuple(dilation), tuple(map(bool, is_causal))
-        )
+        axes = axes_of(query.shape[1:-2], kernel_size, stride, dilation, is_causal)
         if d_out.stride(-1) != 1 and d_out.shape[-1] > 1:
             d_out = d_out.contiguous()
         d_lse = None if d_lse is None else d_lse.contiguous()

@@ -7,6 +7,7 @@ from torch import Tensor
 from .launch import (
     Launch,
     Strides,
+    bias_arguments,
     five,
     map_arguments,
     names,
@@ -154,15 +155,11 @@ def key_gradient_launch(
     heads, channels = key.shape[-2:]
     value_channels = value.shape[-1]
     tiles = tiling(axes, "key", channels, value_channels, query.element_size(), rel_pos_bias is not None)
-    strides = Strides()
-    for name, tensor in (("q", query), ("k", key), ("v", value), ("do", d_out)):
-        strides.add(five(name), axes.strides(tensor))
+    strides = Strides(axes, q=query, k=key, v=value, do=d_out)
     arguments = {
         "d_out": d_out, "query": query, "key": key, "value": value, "lse": lse, "delta": delta,
-        "bias": lse if rel_pos_bias is None else rel_pos_bias, "d_key": d_key, "d_value": d_value,
+        **bias_arguments(axes, rel_pos_bias, lse), "d_key": d_key, "d_value": d_value,
         **strides.divided(), **map_arguments(axes, tiles.tile),
-        "bias_h": 0 if rel_pos_bias is None else rel_pos_bias.stride(0),
-        **dict(zip(three("bias_"), axes.bias_strides(), strict=True)),
         "heads": heads, "repeat": query.shape[-2] // heads, "scale": float(scale),
     }  # fmt: skip
     constants = {

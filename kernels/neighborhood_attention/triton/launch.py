@@ -57,16 +57,18 @@ def upcast(tensor: Tensor) -> bool:
 
 
 class Strides:
-    """Strides by argument name, divided by the power of two that they share: `unit`, a constant of the kernel.
+    """Strides of maps by argument name, divided by the power of two that they share: `unit`, a constant of the kernel.
 
     Triton vectorises a load where it knows its address to be a multiple of the vector; for head widths such as 24 its
     own specialisation, on multiples of 16, tells it nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, axes: Axes, **maps: Tensor) -> None:
         self.values: dict[str, int] = {}
+        for prefix, tensor in maps.items():
+            self._add(five(prefix), axes.strides(tensor))
 
-    def add(self, named: tuple[str, ...], strides: tuple[int, ...]) -> None:
+    def _add(self, named: tuple[str, ...], strides: tuple[int, ...]) -> None:
         self.values |= dict(zip(named, strides, strict=True))
 
     def add_extra(self, keys: Tensor | None, values: Tensor | None) -> int:
@@ -74,7 +76,7 @@ class Strides:
         extra = 0 if keys is None else keys.shape[1]
         for prefix, tensor in (("ek", keys), ("ev", values)):
             named = (f"{prefix}_b", f"{prefix}_m", f"{prefix}_h")
-            self.add(named, tuple(tensor.stride()[:3]) if tensor is not None and extra else (0, 0, 0))
+            self._add(named, tuple(tensor.stride()[:3]) if tensor is not None and extra else (0, 0, 0))
         return extra
 
     def unit(self) -> int:
@@ -93,6 +95,18 @@ def map_arguments(axes: Axes, tile: tuple[int, int, int] | None) -> dict[str, in
     if tile is not None:
         arguments |= dict(zip(three("tiles"), axes.tiles(tile), strict=True))
     return arguments
+
+
+def bias_strides(axes: Axes) -> dict[str, int]:
+    """Between the entries of one head of a contiguous bias table."""
+    return dict(zip(three("bias_"), axes.bias_strides(), strict=True))
+
+
+def bias_arguments(axes: Axes, rel_pos_bias: Tensor | None, untouched: Tensor) -> dict[str, Any]:
+    """A contiguous bias table with all its strides; `untouched` takes its place where there is none."""
+    if rel_pos_bias is None:
+        return {"bias": untouched, "bias_h": 0, **bias_strides(axes)}
+    return {"bias": rel_pos_bias, "bias_h": rel_pos_bias.stride(0), **bias_strides(axes)}
 
 
 def window_constants(axes: Axes) -> dict[str, int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .launch import (
     Launch,
     Strides,
+    bias_arguments,
     five,
     map_arguments,
     names,
@@ -297,9 +298,7 @@ def query_gradient_launch(
     heads, channels = query.shape[-2:]
     value_channels = value.shape[-1]
     tiles = query_tiling(query, value, axes, rel_pos_bias is not None)
-    strides = Strides()
-    for name, tensor in (("q", query), ("k", key), ("v", value), ("do", d_out)):
-        strides.add(five(name), axes.strides(tensor))
+    strides = Strides(axes, q=query, k=key, v=value, do=d_out)
     extra = strides.add_extra(additional_keys, additional_values)
     if partial is None:
         slices = min(query.shape[0] * tile_programs(axes, tiles, 1), MAX_PROGRAMS // heads)
@@ -311,12 +310,10 @@ def query_gradient_launch(
     precision = "ieee" if query.dtype == torch.float32 or torch.version.hip else "tf32"
     arguments = {
         "d_out": d_out, "d_lse": lse if d_lse is None else d_lse, "query": query, "key": key, "value": value,
-        "out": out, "lse": lse, "bias": lse if rel_pos_bias is None else rel_pos_bias,
+        "out": out, "lse": lse, **bias_arguments(axes, rel_pos_bias, lse),
         "extra_keys": additional_keys if extra else key, "extra_values": additional_values if extra else value,
         "d_query": d_query, "delta": delta, "partial": delta if partial is None else partial,
         **strides.divided(), **map_arguments(axes, tiles.tile),
-        "bias_h": 0 if rel_pos_bias is None else rel_pos_bias.stride(0),
-        **dict(zip(three("bias_"), axes.bias_strides(), strict=True)),
         "heads": heads, "repeat": heads // key.shape[-2], "extra": extra, "scale": float(scale),
         "batch_size": query.shape[0], "slices": slices,
     }  # fmt: skip

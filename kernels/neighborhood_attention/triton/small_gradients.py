@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Launch, Strides, five, map_arguments, names, three, upcast, window_constants
+from .launch import Launch, Strides, bias_strides, five, map_arguments, names, three, upcast, window_constants
 from .tiling import Axes, power_of_two
 from .windows import key_range, load_rows, products, store_rows
 
@@ -202,13 +202,11 @@ def bias_gradient_launch(
     """Writes `partial`, (slices, bins, H) float32, to be summed over slices. `rel_pos_bias` is contiguous."""
     heads = query.shape[-2]
     slices, bins, _ = partial.shape
-    strides = Strides()
-    for name, tensor in (("q", query), ("k", key), ("v", value), ("do", d_out)):
-        strides.add(five(name), axes.strides(tensor))
+    strides = Strides(axes, q=query, k=key, v=value, do=d_out)
     arguments = {
         "d_out": d_out, "query": query, "key": key, "value": value, "lse": lse, "delta": delta, "bias": rel_pos_bias,
         "partial": partial, **strides.divided(), **map_arguments(axes, None),
-        **dict(zip(three("bias_"), axes.bias_strides(), strict=True)),
+        **bias_strides(axes),
         "heads": heads, "repeat": heads // key.shape[-2], "bins": bins, "slices": slices,
         "batch_size": query.shape[0], "scale": float(scale),
     }  # fmt: skip
@@ -235,9 +233,7 @@ def extra_gradient_launch(
     """Writes (slices, B, M, G, D) and (slices, B, M, G, E), float32, to be summed over slices."""
     slices, batch, extra, heads, channels = partial_keys.shape
     value_channels = partial_values.shape[-1]
-    strides = Strides()
-    for name, tensor in (("q", query), ("do", d_out)):
-        strides.add(five(name), axes.strides(tensor))
+    strides = Strides(axes, q=query, do=d_out)
     strides.add_extra(additional_keys, additional_values)
     arguments = {
         "d_out": d_out, "query": query, "lse": lse, "delta": delta, "extra_keys": additional_keys,

@@ -4,6 +4,7 @@ Three axes always: a map of one or two gets leading axes of length 1. Axes with 
 last one, along which keys are loaded, is one with neighbours. The tile of an axis lies inside one dilation group.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd, prod
 from typing import NamedTuple
@@ -55,11 +56,11 @@ class Axes(NamedTuple):
 
 
 def axes_of(
-    spatial: tuple[int, ...],
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    is_causal: tuple[bool, ...],
+    spatial: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    is_causal: Sequence[int],
 ) -> Axes:
     """The one to three axes of a map as three. A kernel of 1 sees the query alone, whatever else is said of it."""
     order = sorted(range(len(spatial)), key=lambda axis: kernel_size[axis] > 1)
