@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvStem, Scale, gelu
+from .layers import ConvDownsample, ConvStem, Mlp, Scale
 from .mixers import build_mixer
 
 FOCAL_KERNEL, FOCAL_GATES = re.compile(r"\.focal_layers\.\d+\.weight$"), re.compile(r"\.token_mixer\.f\.(weight|bias)$")
@@ -23,17 +23,6 @@ SRF, LRF = dict(focal_levels=2, focal_windows=3), dict(focal_levels=3, focal_win
 FL3, FL4 = dict(focal_levels=3, focal_windows=5), dict(focal_levels=4, focal_windows=3)
 POST = dict(post_norm=True, layer_scale_init=1e-4)  # keeps the training of large networks steady
 ISO = dict(depths=(12,), strides=(16,), **LRF)  # one stage, as a plain ViT has
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, linear; (B, H, W, C) -> (B, H, W, C)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(gelu(self.fc1(x)))
 
 
 class FocalNetBlock(nn.Module):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import DepthwiseConv, gelu
+from ..layers import DepthwiseConv, Linear, gelu, linear
 
 
 @MIXERS.register_module()
@@ -41,19 +41,19 @@ class FocalModulation(nn.Module):
         if focal_window % 2 == 0:
             raise ValueError(f"FocalModulation: focal_window {focal_window} must be odd")
         self.dim, self.focal_levels, self.normalize_modulator = dim, focal_levels, normalize_modulator
-        self.f = nn.Linear(dim, 2 * dim + focal_levels + 1)
+        self.f = Linear(dim, 2 * dim + focal_levels + 1)
         self.focal_layers = nn.ModuleList(
             DepthwiseConv(dim, focal_window + 2 * level, bias=False) for level in range(focal_levels)
         )
-        self.h = nn.Linear(dim, dim)
+        self.h = Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if modulation_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         # In three: products of 2 C + L + 1 columns end in an odd remainder, in which CPUs lose half of their speed.
         sizes = (self.dim, self.dim, self.focal_levels + 1)
         parts = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
-        query, context, gates = (F.linear(x, weight, bias) for weight, bias in parts)
+        query, context, gates = (linear(x, weight, bias) for weight, bias in parts)
         if self.normalize_modulator:
             gates = gates / (self.focal_levels + 1)  # a few channels, in place of the sum's many
         summary = None
