@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
+from ..layers import Linear
 
 
 @MIXERS.register_module()
@@ -27,10 +28,10 @@ class RelativeAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"RelativeAttention: dim {dim} must be a multiple of num_heads, got {num_heads}")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.rpb = nn.Parameter(torch.empty(num_heads, 2 * table_size - 1, 2 * table_size - 1))
         nn.init.trunc_normal_(self.rpb, std=0.02)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
