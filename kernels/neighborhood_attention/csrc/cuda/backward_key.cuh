@@ -321,16 +321,7 @@ __global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, f
         for (int i = 0; i < 4; ++i) d_key[c][i] = d_value[c][i] = 0.f;
 
       for (int step = 0; step < steps; ++step) {
-        int stage = plan.stages == 2 ? step & 1 : 0, next = step + plan.stages - 1;
-        if (steps > 1 && next < steps && next > 0) {
-          fetch(next, plan.stages == 2 ? next & 1 : 0);
-          if (plan.stages == 2) wait_copies<1>();
-          else wait_copies<0>();
-        } else {
-          wait_copies<0>();
-        }
-        if (first_time) __syncthreads();
-        else __syncwarp();
+        int stage = await(plan, step, steps, first_time, fetch);
         if (careful && first_time) {
           int count = min(plan.columns, tile.queries - step % chunks * plan.columns);
           int4* windows = QueryTable(memory, plan, stage * width).windows;

@@ -79,12 +79,10 @@ __global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, f
     if (tile.empty) continue;
     int chunks = (tile.columns + plan.columns - 1) / plan.columns;
     int blocks = (tile.rows[0] * tile.rows[1] * tile.rows[2] + 15) / 16;
+    auto fetch = [&](int chunk, int stage) { fetch_keys(table, keys, values, p, plan, tile, chunk, stage); };
     for (int careful = 0;; ++careful) {
       bool broken = false;
-      describe_keys(table, p, plan, tile, 0);
-      __syncthreads();
-      load_keys(keys, values, table, p, plan, tile, 0);
-      commit_copies();
+      fetch(0, 0);
 
       bool first_time = true;
       for (int block = warp; first_time || block < blocks; block += plan.warps, first_time = false) {
@@ -116,21 +114,7 @@ __global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, f
           for (int i = 0; i < 4; ++i) d_query[c][i] = 0.f;
 
         for (int chunk = 0; chunk < chunks; ++chunk) {
-          int stage = plan.stages == 2 ? chunk & 1 : 0, next = chunk + plan.stages - 1;
-          if (chunks > 1 && next < chunks && next > 0) {
-            int at = plan.stages == 2 ? next & 1 : 0;
-            describe_keys(table + at * step, p, plan, tile, next);
-            __syncthreads();
-            load_keys(keys + at * step * plan.d_stride, values + at * step * plan.e_stride, table + at * step, p, plan,
-                      tile, next);
-            commit_copies();
-            if (plan.stages == 2) wait_copies<1>();
-            else wait_copies<0>();
-          } else {
-            wait_copies<0>();
-          }
-          if (first_time) __syncthreads();
-          else __syncwarp();
+          int stage = await(plan, chunk, chunks, first_time, fetch);
           if (careful && first_time) {
             int count = min(plan.columns, tile.columns - chunk * plan.columns);
             clear_spoilt(keys + stage * step * plan.d_stride, plan.d_stride, count, plan.d16, plan.d_pieces_log2,

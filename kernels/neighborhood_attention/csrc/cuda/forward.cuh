@@ -20,12 +20,10 @@ __global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, t
   int blocks = (tile.rows[0] * tile.rows[1] * tile.rows[2] + 15) / 16;
   Bias bias = load_bias(p, plan, memory, tile.head);
 
+  auto fetch = [&](int chunk, int stage) { fetch_keys(table, keys, values, p, plan, tile, chunk, stage); };
   for (int careful = 0;; ++careful) {
     bool broken = false;
-    describe_keys(table, p, plan, tile, 0);
-    __syncthreads();
-    load_keys(keys, values, table, p, plan, tile, 0);
-    commit_copies();
+    fetch(0, 0);
 
     // Every warp comes at least once, for the barriers. With several chunks there is one block of rows a warp.
     bool first_time = true;
@@ -45,22 +43,7 @@ __global__ void __launch_bounds__(kThreads, resident(kTensorCores<T>, kWidest, t
         for (int i = 0; i < 4; ++i) out[c][i] = 0.f;
 
       for (int chunk = 0; chunk < chunks; ++chunk) {
-        int stage = plan.stages == 2 ? chunk & 1 : 0;
-        if (chunks > 1 && chunk + plan.stages - 1 < chunks && chunk + plan.stages - 1 > 0) {
-          // Fetch the next chunk (of two stages), or this one (of one stage), where nobody reads any more.
-          int next = chunk + plan.stages - 1, at = plan.stages == 2 ? next & 1 : 0;
-          describe_keys(table + at * step, p, plan, tile, next);
-          __syncthreads();
-          load_keys(keys + at * step * plan.d_stride, values + at * step * plan.e_stride, table + at * step, p, plan,
-                    tile, next);
-          commit_copies();
-          if (plan.stages == 2) wait_copies<1>();
-          else wait_copies<0>();
-        } else {
-          wait_copies<0>();
-        }
-        if (first_time) __syncthreads();
-        else __syncwarp();
+        int stage = await(plan, chunk, chunks, first_time, fetch);
         if (careful && first_time) {
           int count = min(plan.columns, tile.columns - chunk * plan.columns);
           clear_spoilt(values + stage * step * plan.e_stride, plan.e_stride, count, plan.e16, plan.e_pieces_log2,

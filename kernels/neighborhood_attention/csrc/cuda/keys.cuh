@@ -100,6 +100,17 @@ NA_DEVICE void load_keys(T* keys, T* values, const int4* table, const NaProblem&
                [&](int i) { return (long long)table[inside + i].w; });
 }
 
+// Describe a chunk's columns, and begin to copy them to a stage.
+template <typename T>
+NA_DEVICE void fetch_keys(int4* table, T* keys, T* values, const NaProblem& p, const NaPlan& plan,
+                          const QueryTile& tile, int chunk, int stage) {
+  int at = stage * (plan.columns + plan.slack);
+  describe_keys(table + at, p, plan, tile, chunk);
+  __syncthreads();
+  load_keys(keys + at * plan.d_stride, values + at * plan.e_stride, table + at, p, plan, tile, chunk);
+  commit_copies();
+}
+
 // A warp's 16 queries; lane r and lane r + 16 describe row r.
 struct QueryRows {
   int token;               // place in the map, -1: no such row

@@ -55,6 +55,24 @@ NA_DEVICE void load_columns(T* shared, int stride, int count, const T* base, int
 
 constexpr int kSpoilt = -2;  // in the table of columns
 
+// Waits for the columns of step `step` of `steps` and returns their stage. With two stages those of the next step are
+// then under way; with one, those of this step are only begun here, where nobody reads the last ones any more.
+// fetch(step, stage) begins to copy and commits; it was called for the first step. `first_time`: all warps are here.
+template <typename Fetch>
+NA_DEVICE int await(const NaPlan& plan, int step, int steps, bool first_time, Fetch fetch) {
+  int next = step + plan.stages - 1;
+  if (steps > 1 && next < steps && next > 0) {
+    fetch(next, plan.stages == 2 ? next & 1 : 0);
+    if (plan.stages == 2) wait_copies<1>();
+    else wait_copies<0>();
+  } else {
+    wait_copies<0>();
+  }
+  if (first_time) __syncthreads();
+  else __syncwarp();
+  return plan.stages == 2 ? step & 1 : 0;
+}
+
 // A weight of 0 does not keep a NaN away in a product of matrices. Where a result is not finite, the CTA starts again and
 // replaces what is not finite in the columns of [0, count) by zeros; mark(i) is called for their columns, of which the
 // rows that see them become NaN, and no others.
