@@ -7,13 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import DropPath, Mlp, trunc_normal_
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
 from .layers import Scale
-from .layers.mbconv import Act, MBConv, channels_norm, norm_as_scale, same_conv
+from .layers.mbconv import Act, MBConv, Mlp, norm_as_scale
 from .mixers import build_mixer
 from .mixers.block_grid_attention import RelativePositionTable, resize_table
 
@@ -40,14 +42,18 @@ class MaxViTStem(nn.Module):
         self.conv2 = nn.Conv2d(dims[0], dims[1], 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, weight, bias = x.permute(0, 2, 3, 1).contiguous(), self.conv1.weight, self.conv1.bias
+        padding = 1
+        if self.same:  # TensorFlow's: an even side has one row of zeros at its end, an odd one a row at either end
+            down, right = (1 - side % 2 for side in x.shape[2:])
+            x, padding = F.pad(x, (1 - right, 1, 1 - down, 1)), 0
+        x, weight, bias = x.contiguous(memory_format=torch.channels_last), self.conv1.weight, self.conv1.bias
         if self.norm1.training:
-            x = channels_norm(self.norm1, same_conv(x, weight, bias, 2, same=self.same))
+            x = self.norm1(F.conv2d(x, weight, bias, 2, padding))
         else:
             scale, shift = norm_as_scale(self.norm1)
             bias = shift if bias is None else bias * scale + shift
-            x = same_conv(x, weight * scale[:, None, None, None], bias, 2, same=self.same)
-        return same_conv(self.act(x), self.conv2.weight, self.conv2.bias)
+            x = F.conv2d(x, weight * scale[:, None, None, None], bias, 2, padding)
+        return self.conv2(self.act(x)).permute(0, 2, 3, 1)
 
 
 class AttentionLayer(nn.Module):
@@ -65,7 +71,7 @@ class AttentionLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1, self.token_mixer = nn.LayerNorm(dim, eps), token_mixer
-        self.norm2, self.mlp = nn.LayerNorm(dim, eps), Mlp(dim, int(dim * mlp_ratio), act_layer=lambda: Act(act))
+        self.norm2, self.mlp = nn.LayerNorm(dim, eps), Mlp(dim, int(dim * mlp_ratio), act)
         scales = [nn.Identity() if layer_scale_init is None else Scale(dim, layer_scale_init) for _ in range(2)]
         self.layer_scale1, self.layer_scale2 = scales
         self.drop_path = DropPath(drop_path)
@@ -262,6 +268,9 @@ class MaxViT(Backbone):
         offered = {key: getattr(arch, key) for key in ("head_dim", "table_window", "table_resize", "rel_pos_dim")}
         offered |= dict(rel_pos=arch.rel_pos, num_heads=dim // arch.head_dim)
         if arch.window_size != FOLLOW:
+            if isinstance(arch.window_size, str):
+                who = f"{self._who}: window_size {arch.window_size!r}"
+                raise ValueError(f"{who} must be {FOLLOW!r}, a number of tokens or a pair of them")
             offered["window_size"] = arch.window_size
         elif isinstance(cfg, str) or "window_size" not in cfg:
             offered["num_windows"] = 32 // self.strides[stage]

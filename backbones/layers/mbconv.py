@@ -4,13 +4,28 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+from .linear import Linear, linear
 
 ACTS = ("gelu", "gelu_tanh", "silu")
 
 
-def is_kept(x: Tensor) -> bool:
-    """Whether autograd may need a tensor, so that it must not be overwritten."""
-    return x.requires_grad
+# The same as oneDNN's steps after a product, which PyTorch has for compiled graphs: no pass over memory of their own.
+ONEDNN_ACTS = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"), "silu": ("swish", [], "")}
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
+        return False
+    wide = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
+    return wide and plain and x.device.type == weight.device.type == "cpu" and x.numel() > 0
+
+
+def _records(*tensors: Tensor) -> bool:
+    """Whether autograd keeps what comes of these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 class Act(nn.Module):
@@ -33,29 +48,44 @@ class Act(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.name == "silu":
-            return F.silu(x, inplace=not is_kept(x))
+            return F.silu(x, inplace=not x.requires_grad)
         approximate = "tanh" if self.name == "gelu_tanh" else "none"
-        if is_kept(x):
+        if x.requires_grad:
             return F.gelu(x, approximate=approximate)
         return torch.ops.aten.gelu_(x, approximate=approximate)
 
 
-def same_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, groups: int = 1, same: bool = True
-) -> Tensor:
-    """A 3 x 3 convolution of stride 1 or 2: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D).
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Act | None = None) -> Tensor:
+    """A depthwise 3 x 3 convolution with a row of zeros all round, and an activation after it or none.
 
-    Args:
-        same: pad as TensorFlow's 'same' does, by which stride 2 on an even side means one row at its end and none
-            before. False: one at either end in every case.
+    (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), C).
     """
     x = x.permute(0, 3, 1, 2)
-    # A row of zeros before the kernel stands for the padding that an even side has not got there, and no padded copy
-    # of the map is made.
-    before = [int(same and stride == 2 and side % 2 == 0) for side in x.shape[2:]]
-    if any(before):
-        weight = F.pad(weight, (before[1], 0, before[0], 0))
-    return F.conv2d(x, weight, bias, stride, padding=1, groups=groups).permute(0, 2, 3, 1)
+    if act is not None and _by_onednn(x, weight) and not _records(x, weight):
+        x = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, [1, 1], [stride, stride], [1, 1], len(weight), *ONEDNN_ACTS[act.name]
+        )
+        return x.permute(0, 2, 3, 1)
+    x = F.conv2d(x, weight, bias, stride, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
+    return x if act is None else act(x)
+
+
+def linear_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: Act) -> Tensor:
+    """A linear layer and its activation: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
+    if _by_onednn(x, weight) and not _records(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *ONEDNN_ACTS[act.name])
+    return act(linear(x, weight, bias))
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear: (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, hidden_dim: int, act: str) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = Linear(dim, hidden_dim), Act(act), Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(linear_act(x, self.fc1.weight, self.fc1.bias, self.act))
 
 
 def halved(x: Tensor, count_padding: bool = False) -> Tensor:
@@ -92,7 +122,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        self.fc1, self.fc2 = Linear(dim, hidden_dim), Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.silu(self.fc1(x.mean(dim=(1, 2))))).sigmoid()
@@ -111,7 +141,7 @@ class MBConv(nn.Module):
         se_dim: width within squeeze and excite.
         act: 'gelu_tanh', 'gelu' or 'silu'.
         bias: whether the last layer and the shortcut's have one.
-        same: TensorFlow's padding, see `same_conv`.
+        same: TensorFlow's padding, by one row at the end of even sides where the stride is 2; else by one all round.
         count_padding: of the shortcut's mean, see `halved`.
         eps, momentum: of the batch norms.
         drop_path: rate of stochastic depth.
@@ -135,36 +165,46 @@ class MBConv(nn.Module):
         super().__init__()
         self.stride, self.act, self.same, self.count_padding = stride, Act(act), same, count_padding
         self.pre_norm = nn.BatchNorm2d(in_channels, eps, momentum)
-        self.expand = nn.Linear(in_channels, hidden_dim, bias=False)
+        self.expand = Linear(in_channels, hidden_dim, bias=False)
         self.norm1 = nn.BatchNorm2d(hidden_dim, eps, momentum)
         self.depthwise = nn.Conv2d(hidden_dim, hidden_dim, 3, stride, padding=1, groups=hidden_dim, bias=False)
         self.norm2 = nn.BatchNorm2d(hidden_dim, eps, momentum)
         self.se = SqueezeExcite(hidden_dim, se_dim)
-        self.project = nn.Linear(hidden_dim, out_channels, bias=bias)
+        self.project = Linear(hidden_dim, out_channels, bias=bias)
         narrow = in_channels == out_channels
-        self.shortcut = nn.Identity() if narrow else nn.Linear(in_channels, out_channels, bias=bias)
+        self.shortcut = nn.Identity() if narrow else Linear(in_channels, out_channels, bias=bias)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(halved(x, self.count_padding)) if self.stride == 2 else x
-        x = self._hidden(x) if self.norm1.training else self._hidden_by_folded_norms(x)
-        gate = self.se(x)
-        x = self.project(x * gate[:, None, None] if is_kept(x) else x.mul_(gate[:, None, None]))
-        return self.drop_path(x) + shortcut
+        # TensorFlow pads an even side by one row at its end, and PyTorch by one at each end. Seen from the other end
+        # both begin with the row of zeros: the narrow map is turned round rather than the wide one padded.
+        turned = [axis for axis in (1, 2) if self.same and self.stride == 2 and x.shape[axis] % 2 == 0]
+        weight = self.depthwise.weight
+        if turned:
+            x, weight = x.flip(turned), weight.flip([axis + 1 for axis in turned])
+        x = self._by_batch_norms(x, weight) if self.norm1.training else self._by_fixed_norms(x, weight)
+        gate = self.se(x)[:, None, None]
+        x = self.project(x * gate if x.requires_grad or gate.requires_grad else x.mul_(gate))
+        return self.drop_path(x.flip(turned) if turned else x) + shortcut
 
-    def _hidden(self, x: Tensor) -> Tensor:
+    def _by_batch_norms(self, x: Tensor, weight: Tensor) -> Tensor:
         x = self.act(channels_norm(self.norm1, self.expand(channels_norm(self.pre_norm, x))))
-        return self.act(channels_norm(self.norm2, self._depthwise(x, self.depthwise.weight, None)))
+        return self.act(channels_norm(self.norm2, conv3x3(x, weight, None, self.stride)))
 
-    def _hidden_by_folded_norms(self, x: Tensor) -> Tensor:
-        # The wide maps are what takes time here, and a pass over each is saved: a fixed norm is a factor and a shift,
-        # which go into the small weights beside it.
+    def _by_fixed_norms(self, x: Tensor, weight: Tensor) -> Tensor:
+        # The wide maps are what takes time here. A fixed norm is a factor and a shift of each channel, which go into
+        # the small weights beside it, and a pass over each map is saved.
         scale, shift = norm_as_scale(self.pre_norm)
         outer_scale, outer_shift = norm_as_scale(self.norm1)
-        weight = outer_scale[:, None] * self.expand.weight
-        x = self.act(F.linear(x, weight * scale, weight @ shift + outer_shift))
+        expand = outer_scale[:, None] * self.expand.weight
+        x = linear_act(x, expand * scale, expand @ shift + outer_shift, self.act)
         scale, shift = norm_as_scale(self.norm2)
-        return self.act(self._depthwise(x, scale[:, None, None, None] * self.depthwise.weight, shift))
+        return conv3x3(x, scale[:, None, None, None] * weight, shift, self.stride, self.act)
 
-    def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return same_conv(x, weight, bias, self.stride, len(weight), self.same)
+
+if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+
+    @register_flop_formula(torch.ops.mkldnn._convolution_pointwise)
+    def _operations(x, weight, *_, out_shape=None, **__) -> int:
+        return conv_flop_count(x, weight, out_shape)

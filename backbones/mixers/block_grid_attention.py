@@ -16,6 +16,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ...registry import MIXERS
+from ..layers.linear import Linear
 
 RESIZES = ("bilinear", "geometric")
 
@@ -172,7 +173,7 @@ class PartitionAttention(nn.Module):
             raise ValueError(f"{who}: num_windows {num_windows} must be at least 1")
         self.window_size, self.num_windows = _pair(who, "window_size", window_size), num_windows
         self.num_heads, self.scale = dim // head_dim, head_dim**-0.5
-        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.qkv, self.proj = Linear(dim, 3 * dim), Linear(dim, dim)
         if rel_pos == "table":
             table = self.window_size if table_window is None else _pair(who, "table_window", table_window)
             self.rel_pos = RelativePositionTable(self.num_heads, table, table_resize)
