@@ -15,9 +15,10 @@ from .base import Backbone, Stage
 from .layers import ConvDownsample, ConvStem, Mlp, Scale
 from .mixers import build_mixer
 
-FOCAL_KERNEL, FOCAL_GATES = re.compile(r"\.focal_layers\.\d+\.weight$"), re.compile(r"\.token_mixer\.f\.(weight|bias)$")
+FOCAL_KERNEL = re.compile(r"\.focal_layers\.(\d+)\.weight$")
+FOCAL_GATES = re.compile(r"\.token_mixer\.f\.(weight|bias)$")
 
-# What stage depths, levels and windows are is in the release's YAML files; the builders in its code leave levels out.
+# Depths, levels and windows are those of the release's YAML files; the builders in its code leave the levels out.
 SMALL, DEEP = dict(depths=(2, 2, 6, 2)), dict(depths=(2, 2, 18, 2))
 SRF, LRF = dict(focal_levels=2, focal_windows=3), dict(focal_levels=3, focal_windows=3)  # short, long range
 FL3, FL4 = dict(focal_levels=3, focal_windows=5), dict(focal_levels=4, focal_windows=3)
@@ -178,14 +179,16 @@ class FocalNet(Backbone):
         smaller one. Gates of added levels, before the last one, which is the whole map's, are zero; their kernels,
         which the weights do not have, are this network's own. Fewer levels than the weights have cannot be had.
         """
-        own, adapted = self.state_dict(), dict(weights)
-        for key, value in own.items():
+        adapted = dict(weights)
+        for key, value in self.state_dict().items():
             given = weights.get(key)
-            if FOCAL_KERNEL.search(key) and given is None and key.split(".focal_layers")[0] + ".f.bias" in weights:
-                adapted[key] = value
+            if (kernel := FOCAL_KERNEL.search(key)) and given is None:
+                gates = weights.get(f"{key[: kernel.start()]}.f.bias", ())
+                if 0 < len(gates) < 2 * len(value) + int(kernel[1]) + 2:  # it has fewer levels than this kernel's
+                    adapted[key] = value
             elif given is None or given.shape == value.shape:
                 continue
-            elif FOCAL_KERNEL.search(key) and given.shape[:2] == value.shape[:2]:
+            elif kernel and given.shape[:2] == value.shape[:2]:
                 adapted[key] = _centred(given, value.shape[-1])
             elif FOCAL_GATES.search(key) and given.shape[1:] == value.shape[1:] and len(given) < len(value):
                 none = given.new_zeros(len(value) - len(given), *given.shape[1:])
