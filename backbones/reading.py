@@ -15,19 +15,26 @@ from ..errors import InputError
 from ..registry import MODELS
 
 SHOWN = 4  # names in a message
+HUB = "hf-hub:"
+
+
+def is_address(name: str) -> bool:
+    """Whether a checkpoint's name is not a path: `https://...`, `timm://...`, `hf-hub:owner/name`."""
+    return "://" in name or name.startswith(HUB)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint as a dict with `state_dict`, and `meta` and so on where the file has them.
 
-    Takes mmengine's files, plain state dicts, `{'model': state dict}`, `.safetensors`, our `timm://`, and the addresses
-    that mmengine takes (`https://`, `torchvision://`). Text in the file that mmengine would run as a config is dropped.
+    Takes mmengine's files, plain state dicts, `{'model': state dict}`, `.safetensors`, our `timm://` and `hf-hub:`, and
+    the addresses that mmengine takes (`https://`, `torchvision://`). Text in the file that mmengine would run as a
+    config is dropped.
 
     Raises:
         InputError: no such file or address; not a checkpoint; a pickle that holds more than weights and plain data.
     """
     name = str(path)
-    if "://" in name:
+    if is_address(name):
         return _with_state_dict(_fetch(name, map_location), name)
     need_checkpoint(name)
     path = Path(path).expanduser()
@@ -57,7 +64,7 @@ def need_checkpoint(name: str) -> None:
         InputError: it is not; the message has what lies beside it.
     """
     path = Path(name).expanduser()
-    if "://" in name:
+    if is_address(name):
         return
     if not path.exists():
         raise InputError(f"{name}: no such checkpoint{_beside(path)}")
@@ -74,7 +81,7 @@ def _fetch(address: str, map_location: Any) -> Any:
     except FileNotFoundError as error:  # mmengine takes an address of unknown scheme for a path
         raise InputError(
             f"{address}: nothing is there, or no reader for {address.partition('://')[0]}:// is known; "
-            "give the path of a local file, or an address of https:// or timm://"
+            "give the path of a local file, or an address of https://, timm:// or hf-hub:"
         ) from error
     except OSError as error:
         raise InputError(
