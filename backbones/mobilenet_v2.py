@@ -23,7 +23,7 @@ from .layers.initial import init_convolutions
 PLAIN = dict(
     depths=(2, 3, 7, 4),
     dims=(24, 32, 96, 320),
-    widths=((24, 24), (32, 32, 32), (64, 64, 64, 64, 96, 96, 96), (160, 160, 160, 320)),
+    widths={2: (64, 64, 64, 64, 96, 96, 96), 3: (160, 160, 160, 320)},
 )
 PLACES = ("output", "hidden")
 
@@ -85,9 +85,9 @@ class MobileNetV2(Backbone):
     the classification head's (`ConvHead`): detectors and segmentors do without it.
 
     Keys of `changes`: `attn`, as `ResNet` has it; `attn_place`, 'output' or 'hidden', the map that it scales;
-    `eca_kernels`, a kernel size for each width of a block's output, None for the paper's rule; `widths`, the output of
-    each block, a stage, None: the stage's `dims`; `stem_dims`, of the stem's convolution and of its block;
-    `expand_ratio`.
+    `eca_kernels`, a kernel size for each width of a block's output, None for the paper's rule; `widths`, for stages
+    whose blocks are not all of the stage's width: each block's; `stem_dims`, of the stem's convolution and of its
+    block; `expand_ratio`.
     """
 
     NAME = "mobilenetv2"
@@ -98,7 +98,7 @@ class MobileNetV2(Backbone):
         "eca_mobilenetv2": dict(PLAIN, attn="eca", eca_kernels={16: 1, 24: 1, 32: 1, 64: 1, 96: 3, 160: 3, 320: 3}),
         **{f"{size}_mobilenetv2": dict(PLAIN, attn=size, attn_place="hidden") for size in ELA_SIZES},
     }
-    DEFAULTS = dict(attn=None, attn_place="output", eca_kernels=None, widths=None, stem_dims=(32, 16), expand_ratio=6)
+    DEFAULTS = dict(attn=None, attn_place="output", eca_kernels=None, widths={}, stem_dims=(32, 16), expand_ratio=6)
     HEAD = dict(type="ConvHead", hidden_channels=1280)
 
     def __init__(self, arch: str | Mapping[str, Any] = "mobilenetv2_100", *args: Any, **kwargs: Any) -> None:
@@ -126,7 +126,7 @@ class MobileNetV2(Backbone):
     def stage_widths(self, stage: int) -> tuple[int, ...]:
         """Channels that each block of a stage gives."""
         arch = self.arch
-        return tuple(arch.widths[stage]) if arch.widths else (arch.dims[stage],) * arch.depths[stage]
+        return tuple(arch.widths.get(stage, (arch.dims[stage],) * arch.depths[stage]))
 
     def fuse(self) -> "MobileNetV2":
         """A copy for inference, in which every batch norm is folded into its convolution.
@@ -150,14 +150,13 @@ class MobileNetV2(Backbone):
         arch = self.arch
         if arch.attn_place not in PLACES:
             raise ValueError(f"{self._who}: no attn_place {arch.attn_place!r}; there are {', '.join(PLACES)}")
-        if arch.widths and (
-            [len(widths) for widths in arch.widths] != list(arch.depths)
-            or [widths[-1] for widths in arch.widths] != list(arch.dims)
-        ):
-            raise ValueError(
-                f"{self._who}: widths {arch.widths!r} must have one for each block of a stage, {tuple(arch.depths)}, "
-                f"and end with the stage's dims, {tuple(arch.dims)}; or set widths=None"
-            )
+        for stage, (depth, dim) in enumerate(zip(arch.depths, arch.dims, strict=True)):
+            widths = self.stage_widths(stage)
+            if len(widths) != depth or widths[-1] != dim:
+                raise ValueError(
+                    f"{self._who}: widths {widths} of stage {stage} must be {depth}, one a block, and end with the "
+                    f"stage's {dim}; without an entry in widths all are {dim}"
+                )
         if arch.eca_kernels is not None:
             if attn_type(arch.attn) != "eca":
                 raise ValueError(f"{self._who}: eca_kernels are of attn='eca', not of {arch.attn!r}; set them to None")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from .base import Backbone, Stage
 from .layers.channel_attention import AttnConfig, attn_type, build_attn
-from .layers.conv_bn import ConvBN, fused
+from .layers.conv_bn import fused
 from .layers.ela import ELA_SIZES
 from .layers.initial import init_convolutions
-from .layers.residual import AddAttention
+from .layers.residual import AddAttention, ResidualConvBN
 from .resnet_widths import PRUNED_50D, PRUNED_101D
 
 BASIC, WIDE = (64, 128, 256, 512), (256, 512, 1024, 2048)
@@ -40,7 +40,9 @@ D, T = dict(TIMM, stem_dims=(32, 32, 64)), dict(TIMM, stem_dims=(24, 32, 64))
 class ResidualBlock(nn.Module):
     """Convolutions with norms, ReLU between them; attention; plus the shortcut; ReLU. (B, C, H, W) throughout."""
 
-    def __init__(self, convs: Sequence[ConvBN], attn: nn.Module | None, shortcut: nn.Module, drop_path: float) -> None:
+    def __init__(
+        self, convs: Sequence[ResidualConvBN], attn: nn.Module | None, shortcut: nn.Module, drop_path: float
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(convs)
         self.join = AddAttention(attn, drop_path)
@@ -61,7 +63,7 @@ class ResNetStem(nn.Module):
         kernel = 7 if len(dims) == 1 else 3
         befores = (in_channels, *dims)
         self.convs = nn.ModuleList(
-            ConvBN(before, dim, kernel, 1 if index else 2, kernel // 2)
+            ResidualConvBN(before, dim, kernel, 1 if index else 2)
             for index, (before, dim) in enumerate(zip(befores, dims, strict=False))
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -176,14 +178,14 @@ class ResNet(Backbone):
         before = dim if index else arch.dims[stage - 1] if stage else arch.stem_dims[-1]
         stride = 2 if stage and not index else 1
         if arch.block == "basic":
-            convs = [ConvBN(before, dim, 3, stride, 1), ConvBN(dim, dim, 3, 1, 1)]
+            convs = [ResidualConvBN(before, dim, 3, stride), ResidualConvBN(dim, dim, 3)]
         else:
             width = dim // 4 * arch.width_per_group // 64 * arch.groups
             narrow, wide = arch.widths[stage][index] if arch.widths else (width, width)
             convs = [
-                ConvBN(before, narrow, 1),
-                ConvBN(narrow, wide, 3, stride, 1, arch.groups),
-                ConvBN(wide, dim, 1),
+                ResidualConvBN(before, narrow, 1),
+                ResidualConvBN(narrow, wide, 3, stride, arch.groups),
+                ResidualConvBN(wide, dim, 1),
             ]
         return ResidualBlock(convs, self._attn(stage), self._shortcut(before, dim, stride), drop_path)
 
@@ -191,10 +193,10 @@ class ResNet(Backbone):
         if before == dim and stride == 1:
             return nn.Identity()
         if not self.arch.avg_down:
-            return nn.Sequential(ConvBN(before, dim, 1, stride))
+            return nn.Sequential(ResidualConvBN(before, dim, 1, stride))
         # Odd sizes: the last window is cut, and its mean is of what is there.
         pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride == 2 else nn.Identity()
-        return nn.Sequential(pool, ConvBN(before, dim, 1))
+        return nn.Sequential(pool, ResidualConvBN(before, dim, 1))
 
     def _attn(self, stage: int) -> nn.Module | None:
         kernels = self.arch.eca_kernels

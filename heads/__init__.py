@@ -6,4 +6,12 @@ from .conv_head import ConvHead
 from .linear_head import LinearHead
 from .mlp_head import MlpHead, NormMlpHead
 
-__all__ = ["ClassificationHead", "ConvHead", "ImageClassifier", "LinearHead", "MlpHead", "NormMlpHead", "make_classifier"]
+__all__ = [
+    "ClassificationHead",
+    "ConvHead",
+    "ImageClassifier",
+    "LinearHead",
+    "MlpHead",
+    "NormMlpHead",
+    "make_classifier",
+]

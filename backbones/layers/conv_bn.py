@@ -31,13 +31,20 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, bn = self.conv, self.bn
-        if bn.training or conv.kernel_size == (1, 1):
+        if bn.training or not self.folds(x):
             return bn(conv(x))
-        # A fixed norm is a factor and a shift of each channel. The weights of a wide kernel here (a stem's, a depthwise
-        # one's) are few beside the map's values, so that the norm costs less on them; those of 1 x 1 are as many.
+        # A fixed norm is a factor and a shift of each channel.
         scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
         weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+
+    def folds(self, x: Tensor) -> bool:
+        """Whether a fixed norm costs less on the weights than on the map that the convolution gives.
+
+        The weights of a wide kernel here (a stem's, a depthwise one's) are few beside the map's values; those of 1 x 1
+        are as many.
+        """
+        return self.conv.kernel_size != (1, 1)
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:
