@@ -44,8 +44,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        qkv = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # (B, heads, L, D)
+        # Taken apart here and not first turned round: so the gradient comes together again in one copy.
+        parts = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # (B, heads, L, D)
         if self.channel_form == "davit":
             q, k, v = k, v, q
             scale = q.shape[-1] ** -0.5

@@ -48,6 +48,7 @@ class WindowAttention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """Windows (B * N, h * w, C) -> the same shape."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        # Taken apart here and not first turned round: so the gradient comes together again in one copy.
+        parts = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
