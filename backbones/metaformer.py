@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvStem, GroupNorm1, Scale, StarMlp
+from .layers import ConvDownsample, ConvStem, GroupNorm1, Mlp, Scale, StarMlp
 from .mixers import build_mixer
 
 NORMS = {"GroupNorm1": GroupNorm1, "LayerNorm": nn.LayerNorm}  # over a picture; over a token

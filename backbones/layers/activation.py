@@ -1,8 +1,56 @@
-"""Activations with learned scalars, and the MLP that goes with them."""
+"""StarReLU, and the MLP that goes with it."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .linear import Linear, linear
+
+
+def _records(*tensors: Tensor) -> bool:
+    """Whether autograd keeps what comes of these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+class _StarReLU(torch.autograd.Function):
+    """PyTorch would keep three maps for the backward pass, and go over them seven times; x alone is enough."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return F.relu(x).square_().mul_(scale).add_(bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scale = ctx.saved_tensors
+        positive = F.relu(x)
+        d_x = positive * grad
+        d_scale = (d_x * positive).sum().view(1)
+        return d_x * (2 * scale), d_scale, grad.sum().view(1)
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """The same with s = 1 and b = 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.relu(x).square_()
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return F.relu(x).mul_(grad).mul_(2)
 
 
 class StarReLU(nn.Module):
@@ -10,15 +58,22 @@ class StarReLU(nn.Module):
 
     Args:
         scale, bias: initial values of s and b; the release begins with a plain squared ReLU.
+        inplace: overwrite the input where no gradient is recorded: memory for a second wide map costs more time than
+            the function itself.
     """
 
-    def __init__(self, scale: float = 1.0, bias: float = 0.0) -> None:
+    def __init__(self, scale: float = 1.0, bias: float = 0.0, inplace: bool = False) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((1,), scale))
         self.bias = nn.Parameter(torch.full((1,), bias))
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * F.relu(x).square() + self.bias
+        if torch.compiler.is_compiling():  # one loop for all of it, once compiled
+            return self.scale * F.relu(x).square() + self.bias
+        if _records(x, self.scale, self.bias):
+            return _StarReLU.apply(x, self.scale, self.bias)
+        return F.relu(x, inplace=self.inplace).square_().mul_(self.scale).add_(self.bias)
 
 
 class StarMlp(nn.Module):
@@ -26,12 +81,18 @@ class StarMlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim, bias=False)
+        self.fc1 = Linear(dim, hidden_dim, bias=False)
         self.act = StarReLU()
-        self.fc2 = nn.Linear(hidden_dim, dim, bias=False)
+        self.fc2 = Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        if torch.compiler.is_compiling():
+            x = F.relu(x).square()
+        elif _records(x):
+            x = _SquaredReLU.apply(x)
+        else:
+            x = x.relu_().square_()
         # s and b go into the second layer's weights, which are fewer than the hidden values.
         weight, act = self.fc2.weight, self.act
-        hidden = F.relu(self.fc1(x), inplace=True).square()
-        return F.linear(hidden, weight * act.scale, weight.sum(dim=1) * act.bias)
+        return linear(x, weight * act.scale, weight.sum(dim=1) * act.bias)

@@ -27,4 +27,4 @@ class Pooling(nn.Module):
         mean = F.avg_pool2d(
             x.permute(0, 3, 1, 2), self.pool_size, stride=1, padding=self.pool_size // 2, count_include_pad=False
         )
-        return mean.permute(0, 2, 3, 1) - x
+        return mean.permute(0, 2, 3, 1).sub_(x)  # no derivative needs the mean

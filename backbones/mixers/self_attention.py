@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
+from ..layers import Linear
 
 
 @MIXERS.register_module()
@@ -30,8 +31,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = max(dim // head_dim, 1) if num_heads is None else num_heads
         width = self.num_heads * head_dim
-        self.qkv = nn.Linear(dim, 3 * width, bias=qkv_bias)
-        self.proj = nn.Linear(width, dim, bias=proj_bias)
+        self.qkv = Linear(dim, 3 * width, bias=qkv_bias)
+        self.proj = Linear(width, dim, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         # Three of (B, heads, L, D), views of what one projection gave.

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import StarReLU
+from ..layers import DepthwiseConv, Linear, StarReLU
 
 
 @MIXERS.register_module()
@@ -18,14 +18,11 @@ class SepConv(nn.Module):
 
     def __init__(self, dim: int, expansion_ratio: float = 2.0, kernel_size: int = 7) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"SepConv: kernel_size {kernel_size} must be odd")
         width = int(expansion_ratio * dim)
-        self.pwconv1 = nn.Linear(dim, width, bias=False)
-        self.act1 = StarReLU()
-        self.dwconv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False)
-        self.pwconv2 = nn.Linear(width, dim, bias=False)
+        self.pwconv1 = Linear(dim, width, bias=False)
+        self.act1 = StarReLU(inplace=True)
+        self.dwconv = DepthwiseConv(width, kernel_size, bias=False)
+        self.pwconv2 = Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.pwconv1(x))
-        return self.pwconv2(self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.pwconv2(self.dwconv(self.act1(self.pwconv1(x))))
