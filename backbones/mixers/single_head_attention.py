@@ -51,4 +51,5 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.is_cuda:
         return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
     # On CPUs PyTorch's fused attention wants values as wide as queries, and what it falls back to takes twice as long.
-    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1) @ v
+    nothing = q.new_zeros(())  # baddbmm for its factor, which otherwise were a pass over the queries
+    return torch.baddbmm(nothing, q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5).softmax(dim=-1) @ v
