@@ -253,13 +253,15 @@ def test_tiny_is_timms(same_as_timm):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", SIZES)
 def test_every_model_is_timms(same_as_timm, arch):
-    """Whole up to base, at the default size, too; wider ones with one pair a stage."""
+    """Whole up to base, at the default size, too; wider ones with one pair a stage; giant's gradients need 20 GB."""
     whole = arch in ("tiny", "small", "base", "base_fl")
     kwargs = {} if whole else dict(timm_kwargs=SHALLOW, changes=SHALLOW)
     same_as_timm(f"davit_{arch}", (83, 117), batch=1, **kwargs)
-    same_as_timm(f"davit_{arch}", (224, 224), batch=1, **kwargs)
-    same_as_timm(f"davit_{arch}", (224, 224), batch=1, dtype=torch.float32, tolerance=1e-5, **kwargs)
-    same_as_timm(f"davit_{arch}", (64, 96), batch=1, gradients=True, **kwargs)
+    if whole:
+        same_as_timm(f"davit_{arch}", (224, 224), batch=1, **kwargs)
+        same_as_timm(f"davit_{arch}", (224, 224), batch=1, dtype=torch.float32, tolerance=1e-5, **kwargs)
+    if arch != "giant":
+        same_as_timm(f"davit_{arch}", (64, 96), batch=1, gradients=True, **kwargs)
 
 
 def rates(backbone):
