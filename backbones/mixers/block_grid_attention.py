@@ -228,7 +228,11 @@ class PartitionAttention(nn.Module):
         """Attention within each group: (groups, tokens, C) -> the same."""
         groups, tokens, dim = x.shape
         q, k, v = self.qkv(x).view(groups, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=self.scale)
+        if bias.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            # The fused operator for CPUs has no derivative by the bias; what stands in for it takes more passes.
+            x = ((q * self.scale) @ k.mT).add_(bias).softmax(dim=-1) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=self.scale)
         return self.proj(x.transpose(1, 2).reshape(groups, tokens, dim))
 
 
