@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 class ConvPosEnc(nn.Module):
     """A map plus a depthwise convolution of it with zero padding, which tells where the border is (arXiv:2102.10882).
 
@@ -25,7 +29,11 @@ class ConvPosEnc(nn.Module):
         self.register_buffer("unit", unit, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The sum with the input is one more weight at the kernel's centre, not one more pass over the map.
-        weight, half = self.conv.weight + self.unit, self.conv.padding
-        x = F.conv2d(x.permute(0, 3, 1, 2), weight, self.conv.bias, padding=half, groups=self.conv.groups)
-        return x.permute(0, 2, 3, 1)
+        # The sum with the input is one more weight at the kernel's centre, not one more pass over the map. Not so where
+        # the convolution would round the input to half precision, or the weight that 1 is added to.
+        y, weight = x.permute(0, 3, 1, 2), self.conv.weight
+        wide = weight.dtype in (torch.float32, torch.float64) and not _autocast(x.device.type)
+        if wide:
+            weight = weight + self.unit
+        z = F.conv2d(y, weight, self.conv.bias, padding=self.conv.padding, groups=self.conv.groups)
+        return (z if wide else y + z).permute(0, 2, 3, 1)

@@ -196,6 +196,22 @@ def test_position_is_its_definition():
     same(layer(x), position_by_loops(x, layer.conv))
 
 
+def test_position_does_not_round_its_input_to_half_precision():
+    layer = randomised(ConvPosEnc(5)).float()
+    with torch.no_grad():
+        layer.conv.weight.mul_(1e-3)
+    x = random(2, 4, 3, 5).float()
+    wanted = position_by_loops(x.double(), layer.double().conv)
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.float32
+    change = wanted - x.double()
+    assert (out.double() - wanted).abs().max() < 0.01 * change.abs().max()
+    half = layer.bfloat16()(x.bfloat16())  # weights of 0.001 that were added to 1 would be lost
+    assert ((half.double() - wanted).abs() <= 2**-7 * wanted.abs() + 0.01 * change.abs().max()).all()
+
+
 @pytest.mark.parametrize("form", ["window", "channel"])
 def test_block_is_its_definition(form):
     mixer = WindowAttention(6, 2, 3) if form == "window" else ChannelAttention(6, 2)
