@@ -255,7 +255,8 @@ def test_compiled_by_inductor_it_gives_the_same(family, training):
         loss(maps).backward()
         results.append((*maps, *(p.grad for p in backbone.parameters())))
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        # Relative to the largest value: behind batch norms, rounding alone moves a small gradient among large ones.
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * max(1.0, float(other.detach().abs().max())))
     torch.compiler.reset()
 
 
