@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from bestiary.backbones import PoolFormer
+from bestiary.backbones.layers import GroupNorm1, Mlp
 from bestiary.backbones.metaformer import MetaFormerBlock
-from bestiary.backbones.mixers import Identity, Pooling, build_mixer
+from bestiary.backbones.mixers import Pooling
 from bestiary.checkpoints import build_classifier, convert_state_dict
 from bestiary.heads import LinearHead
-from bestiary.registry import MIXERS
 
 # Parameters of the backbone without output norms, and of the classifier of 1,000 classes: timm's, counted.
 COUNTS = {
@@ -102,8 +102,8 @@ def test_pooling_takes_odd_windows():
 
 def test_block_is_its_definition():
     dim = 6
-    block = randomised(MetaFormerBlock(dim, Pooling(dim), 2.5, 0.5, drop_path=0.0).double())
-    assert block.mlp.fc1.weight.shape == (15, dim)
+    norms = GroupNorm1(dim), GroupNorm1(dim)
+    block = randomised(MetaFormerBlock(dim, Pooling(dim), Mlp(dim, 15), norms, layer_scale_init=0.5).double())
     x = torch.randn(2, 5, 3, dim, dtype=torch.float64) * 2 + 1
     expected = x + block.layer_scale1.scale * pooling_by_loops(norm_by_definition(x, block.norm1, 1e-5), 3)
     expected = expected + block.layer_scale2.scale * mlp_by_definition(
@@ -182,50 +182,6 @@ def test_out_norm_is_one_norm_of_all_pixels():
     for stage, one, other in zip("13", with_norm(x), without(x), strict=True):
         expected = norm_by_definition(other.permute(0, 2, 3, 1), with_norm.norms[stage], 1e-5)
         torch.testing.assert_close(one, expected.permute(0, 3, 1, 2))
-
-
-class Affine(nn.Module):
-    def __init__(self, dim, shift=0.0):
-        super().__init__()
-        self.weight, self.shift = nn.Parameter(torch.ones(dim)), shift
-
-    def forward(self, x):
-        return x * self.weight + self.shift
-
-
-def test_token_mixers_by_config():
-    arch = dict(depths=(1, 1, 1, 2), dims=(4, 6, 8, 10), layer_scale_init=1.0)
-    mixers = ["Identity", dict(type="Pooling", pool_size=5), dict(type=Affine, shift=2.0), "bestiary.Pooling"]
-    backbone = PoolFormer(arch, token_mixers=mixers)
-    built = [stage.blocks[-1].token_mixer for stage in backbone.stages]
-    assert [type(mixer) for mixer in built] == [Identity, Pooling, Affine, Pooling]
-    assert built[1].pool_size == 5 and built[2].shift == 2.0 and built[2].weight.shape == (8,)
-    other = PoolFormer(arch)
-    other.load_state_dict(backbone.state_dict(), strict=False)
-    x = torch.randn(1, 3, 64, 64)
-    assert not torch.allclose(backbone(x)[0], other(x)[0])
-    assert torch.equal(Identity(3)(x), x)
-
-
-def test_unknown_token_mixers():
-    for cfg, message in (
-        ("Poolin", r"no token mixer 'Poolin'; there are .*Identity, .*Pooling.*did you mean 'Pooling'\?"),
-        (dict(type="xyz"), "no token mixer 'xyz'"),
-        (dict(pool_size=3), "a registered name or a dict with its type, got {'pool_size': 3}"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            build_mixer(cfg, 8)
-    for mixers in (["Pooling"] * 3, "Pooling"):
-        with pytest.raises(ValueError, match="PoolFormer: token_mixers .* must have 4 entries, one a stage"):
-            PoolFormer("s12", token_mixers=mixers)
-
-
-@pytest.mark.parametrize("name", ["Identity", "Pooling"])
-def test_mixers_keep_shape_and_take_any_size(name):
-    assert name in MIXERS.module_dict
-    for shape in ((2, 5, 7, 6), (1, 2, 3, 6), (0, 4, 4, 6)):
-        x = torch.randn(shape)
-        assert build_mixer(name, 6)(x).shape == shape
 
 
 def test_with_timms_arithmetic_all_is_timms(same_as_timm):
