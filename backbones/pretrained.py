@@ -97,8 +97,11 @@ def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
         raise InputError(f"{who}: {error} (init_cfg.checkpoint of the backbone)") from error
     state_dict = _under(init_cfg.get("prefix"), state_dict, source)
     MODELS.import_from_location()  # brings the translators
-    for translate in TRANSLATORS:
-        state_dict = translate(backbone, state_dict) or state_dict
+    try:
+        for translate in TRANSLATORS:
+            state_dict = translate(backbone, state_dict) or state_dict
+    except InputError as error:
+        raise InputError(f"{source}: {error}: name the backbone that they are of (init_cfg.checkpoint)") from error
     own, stages = backbone.state_dict(), len(getattr(backbone, "stages", ()))
     state_dict = {
         key: value

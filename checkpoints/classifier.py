@@ -11,7 +11,8 @@ from ..backbones.pretrained import unwrapped
 from ..backbones.reading import read_checkpoint
 from ..errors import InputError
 from ..heads import ImageClassifier, make_classifier
-from .convert import Network
+from .guess import looks_like
+from .network import Network
 
 
 def build_classifier(
@@ -62,7 +63,9 @@ def load_classifier(model: nn.Module, name: str, source: str, strict: bool = Tru
     try:
         ours, report = network.recognise(state_dict, model)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        found = looks_like(state_dict)
+        hint = f"; they look like those of {found}" if found else ""
+        raise InputError(f"{source}: {error}{hint}") from error
     other_head = [key for key in report.misshaped if key.startswith("head.fc.")]
     if other_head and all(report.misshaped[key][0][1:] == report.misshaped[key][1][1:] for key in other_head):
         got, want = report.misshaped[other_head[0]]
