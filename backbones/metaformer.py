@@ -125,7 +125,8 @@ class MetaFormer(Backbone):
     def __init__(self, arch: str | dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
         for module in self.modules():
-            if isinstance(module, self.INITIALISED):
+            # On the meta device there is nothing to draw, and drawing it takes longer than the rest.
+            if isinstance(module, self.INITIALISED) and not module.weight.is_meta:
                 trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

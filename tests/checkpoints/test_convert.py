@@ -139,6 +139,6 @@ def test_the_timm_scheme_refuses_before_it_fetches(monkeypatch):
     with pytest.raises(InputError, match="timm://poolformer_s13: timm .* has no such model"):
         load_timm("timm://poolformer_s13")
     with pytest.raises(
-        InputError, match="timm://resnet18.a1_in1k: no backbone 'resnet18'.*TimmBackbone has timm's other"
+        InputError, match="timm://convnext_tiny.fb_in1k: no backbone 'convnext_tiny'.*TimmBackbone has timm's other"
     ):
-        load_timm("timm://resnet18.a1_in1k")
+        load_timm("timm://convnext_tiny.fb_in1k")

