@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,6 +77,19 @@ def test_timms_multiply_adds(name):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("depth", ["18", "50"])
+def test_with_eca_a_thousandth_more_than_torchvisions_multiply_adds(depth):
+    counts = []
+    with torch.device("meta"):
+        models = build_classifier(f"eca_resnet{depth}"), getattr(torchvision.models, f"resnet{depth}")()
+        x = torch.empty(1, 3, 224, 224)
+    for model in models:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(x)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < counts[0] < 1.001 * counts[1]
 
 
 SHORTENED = dict(timm_kwargs=dict(layers=SHORT), changes=dict(depths=SHORT))
