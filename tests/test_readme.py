@@ -57,7 +57,7 @@ def test_the_commands_of_a_first_hour(tmp_path):
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
         ran.append(name)
-    assert ran == ["list", "data", "train", "test", "infer", "benchmark"]
+    assert ran == ["list", "data", "train", "test", "infer", "benchmark", "benchmark"]
     assert (tmp_path / "predicted/sheet.png").is_file() and (tmp_path / "predicted/predictions.json").is_file()
 
 
