@@ -1,0 +1,7 @@
+"""Mask R-CNN on a small CAFormer and the bundled digits, from scratch. Run: bestiary train THIS_FILE"""
+
+_base_ = ["../quickstart/mask_rcnn_poolformer_digits.py"]
+work_dir = "work_dirs/metaformer/mask-rcnn_caformer_digits"
+
+arch = dict(depths=(1, 2, 2, 1), dims=(32, 64, 128, 192))
+model = dict(backbone=dict(_delete_=True, type="bestiary.CAFormer", arch=arch))
