@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import DepthwiseConv, Linear, gelu, linear
+from ..layers import DepthwiseConv, Linear, gelu
 
 
 @MIXERS.register_module()
@@ -50,10 +50,7 @@ class FocalModulation(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In three: products of 2 C + L + 1 columns end in an odd remainder, in which CPUs lose half of their speed.
-        sizes = (self.dim, self.dim, self.focal_levels + 1)
-        parts = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
-        query, context, gates = (linear(x, weight, bias) for weight, bias in parts)
+        query, context, gates = self.f(x).split((self.dim, self.dim, self.focal_levels + 1), dim=-1)
         if self.normalize_modulator:
             gates = gates / (self.focal_levels + 1)  # a few channels, in place of the sum's many
         summary = None
