@@ -59,9 +59,9 @@ constexpr int kSpoilt = -2;  // in the table of columns
 // then under way; with one, those of this step are only begun here, where nobody reads the last ones any more.
 // fetch(step, stage) begins to copy and commits; it was called for the first step. `first_time`: all warps are here.
 template <typename Fetch>
-NA_DEVICE int await(const NaPlan& plan, int step, int steps, bool first_time, Fetch fetch) {
-  int next = step + plan.stages - 1;
-  if (steps > 1 && next < steps && next > 0) {
+NA_DEVICE int await(const NaPlan& plan, int step, int steps, bool first_time, const Fetch& fetch) {
+  int stage = plan.stages == 2 ? step & 1 : 0, next = step + plan.stages - 1;
+  if (next > 0 && next < steps) {
     fetch(next, plan.stages == 2 ? next & 1 : 0);
     if (plan.stages == 2) wait_copies<1>();
     else wait_copies<0>();
@@ -70,7 +70,7 @@ NA_DEVICE int await(const NaPlan& plan, int step, int steps, bool first_time, Fe
   }
   if (first_time) __syncthreads();
   else __syncwarp();
-  return plan.stages == 2 ? step & 1 : 0;
+  return stage;
 }
 
 // A weight of 0 does not keep a NaN away in a product of matrices. Where a result is not finite, the CTA starts again and
