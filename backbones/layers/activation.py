@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .linear import Linear, linear
 
@@ -13,9 +14,7 @@ def _records(*tensors: Tensor) -> bool:
 
 
 class _StarReLU(torch.autograd.Function):
-    """PyTorch would keep three maps for the backward pass, and go over them seven times; x alone is enough."""
-
-    generate_vmap_rule = True
+    """PyTorch would keep three maps for the backward pass, and go over memory seven times; x alone is enough."""
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -26,31 +25,32 @@ class _StarReLU(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scale = ctx.saved_tensors
         positive = F.relu(x)
         d_x = positive * grad
-        d_scale = (d_x * positive).sum().view(1)
-        return d_x * (2 * scale), d_scale, grad.sum().view(1)
+        d_scale = positive.mul_(d_x).sum().view(1)
+        return d_x.mul_(2 * scale), d_scale, grad.sum().view(1)
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """The same with s = 1 and b = 0."""
-
-    generate_vmap_rule = True
+    """relu(x)^2, written over x: its root is what the derivative needs, so that nothing else has to be kept."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return F.relu(x).square_()
+        return x.relu_().square_()
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.mark_dirty(inputs[0])
+        ctx.save_for_backward(output)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return F.relu(x).mul_(grad).mul_(2)
+        (squares,) = ctx.saved_tensors
+        return squares.sqrt().mul_(grad).mul_(2)
 
 
 class StarReLU(nn.Module):
@@ -87,7 +87,7 @@ class StarMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or x.dtype == torch.float16:  # in float16 small squares are zero
             x = F.relu(x).square()
         elif _records(x):
             x = _SquaredReLU.apply(x)

@@ -24,7 +24,6 @@ class Pooling(nn.Module):
         self.pool_size = pool_size
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = F.avg_pool2d(
-            x.permute(0, 3, 1, 2), self.pool_size, stride=1, padding=self.pool_size // 2, count_include_pad=False
-        )
-        return mean.permute(0, 2, 3, 1).sub_(x)  # no derivative needs the mean
+        x = x.permute(0, 3, 1, 2)
+        mean = F.avg_pool2d(x, self.pool_size, stride=1, padding=self.pool_size // 2, count_include_pad=False)
+        return mean.sub_(x).permute(0, 2, 3, 1)  # no derivative needs the mean itself
