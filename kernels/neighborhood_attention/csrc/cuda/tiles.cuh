@@ -53,8 +53,6 @@ NA_DEVICE void load_columns(T* shared, int stride, int count, const T* base, int
   }
 }
 
-constexpr int kSpoilt = -2;  // in the table of columns
-
 // Waits for the columns of step `step` of `steps` and returns their stage. With two stages those of the next step are
 // then under way; with one, those of this step are only begun here, where nobody reads the last ones any more.
 // fetch(step, stage) begins to copy and commits; it was called for the first step. `first_time`: all warps are here.
@@ -72,6 +70,8 @@ NA_DEVICE int await(const NaPlan& plan, int step, int steps, bool first_time, co
   else __syncwarp();
   return stage;
 }
+
+constexpr int kSpoilt = -2;  // in the table of columns
 
 // A weight of 0 does not keep a NaN away in a product of matrices. Where a result is not finite, the CTA starts again and
 // replaces what is not finite in the columns of [0, count) by zeros; mark(i) is called for their columns, of which the
