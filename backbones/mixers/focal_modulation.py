@@ -1,11 +1,35 @@
 """Focal modulation (FocalNet, arXiv:2203.11926)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import DepthwiseConv, Linear, gelu
+from ..layers import DepthwiseConv, Linear, gelu, linear
+
+
+class _ModulatedLinear(torch.autograd.Function):
+    """A linear layer of query times modulator, whose product is made again in the backward pass, not kept.
+
+    Query and modulator are kept in any case; the product is one cheap pass, and a map of every block in memory.
+    """
+
+    @staticmethod
+    def forward(query: Tensor, modulator: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return linear(query * modulator, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        query, modulator, weight = ctx.saved_tensors
+        d_product, rows = linear(grad, weight.t()), grad.flatten(0, -2)
+        d_weight = rows.t() @ (query * modulator).flatten(0, -2)
+        return d_product * modulator, d_product * query, d_weight, rows.sum(dim=0)
 
 
 @MIXERS.register_module()
@@ -59,4 +83,14 @@ class FocalModulation(nn.Module):
             summary = context * gate if summary is None else torch.addcmul(summary, context, gate)
         whole = F.gelu(context.mean(dim=(1, 2), keepdim=True))
         summary = torch.addcmul(summary, whole, gates[..., self.focal_levels :])
-        return self.proj(self.norm(query * self.h(summary)))
+        modulator = self.h(summary)
+        if self._keeps_no_product(x):
+            return _ModulatedLinear.apply(query, modulator, self.proj.weight, self.proj.bias)
+        return self.proj(self.norm(query * modulator))
+
+    def _keeps_no_product(self, x: Tensor) -> bool:
+        # The norm would keep it anyway; autocast chooses dtypes, and a compiler what to keep, by themselves.
+        kind = x.device.type
+        chosen = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        chosen = chosen or torch.compiler.is_compiling()
+        return torch.is_grad_enabled() and not chosen and isinstance(self.norm, nn.Identity)

@@ -163,6 +163,21 @@ def test_modulation_is_its_definition(shape, levels, window, normalize, normed):
         assert torch.equal(x, kept)
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_modulations_derivatives(normed):
+    mixer, x = randomised(FocalModulation(3, 1, 3, modulation_norm=normed)), picture(1, 3, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: mixer(x), (x, *mixer.parameters()))
+
+
+def test_the_product_before_the_last_layer_is_not_kept():
+    mixer, x, kept = randomised(FocalModulation(4)), picture(1, 3, 5, 4), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+        y = mixer(x)
+    maps = [value for value in kept if value.shape == x.shape]
+    assert any(torch.equal(value, mixer.f(x)[..., :4]) for value in maps)  # the query is
+    assert not any(torch.allclose(value @ mixer.proj.weight.T + mixer.proj.bias, y) for value in maps)
+
+
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("post_norm", [True, False])
 def test_block_is_its_definition(post_norm, scaled):
