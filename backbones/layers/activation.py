@@ -5,12 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .linear import Linear, linear
-
-
-def _records(*tensors: Tensor) -> bool:
-    """Whether autograd keeps what comes of these."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+from .linear import Linear, linear, records
 
 
 class _StarReLU(torch.autograd.Function):
@@ -34,23 +29,28 @@ class _StarReLU(torch.autograd.Function):
         return d_x.mul_(2 * scale), d_scale, grad.sum().view(1)
 
 
-class _SquaredReLU(torch.autograd.Function):
-    """relu(x)^2, written over x: its root is what the derivative needs, so that nothing else has to be kept."""
+class _SquaredReLULinear(torch.autograd.Function):
+    """relu(x W^T)^2, (..., C_in) and (C_out, C_in) -> (..., C_out), written over the product.
+
+    The root of the result is what its derivative needs, so that one wide map is kept, which the next layer keeps too.
+    """
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.relu_().square_()
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return linear(x, weight).relu_().square_()
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.mark_dirty(inputs[0])
-        ctx.save_for_backward(output)
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (squares,) = ctx.saved_tensors
-        return squares.sqrt().mul_(grad).mul_(2)
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight, squares = ctx.saved_tensors
+        d_hidden = squares.sqrt().mul_(grad).mul_(2)
+        d_x = linear(d_hidden, weight.t()) if ctx.needs_input_grad[0] else None
+        d_weight = d_hidden.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return d_x, d_weight
 
 
 class StarReLU(nn.Module):
@@ -71,7 +71,7 @@ class StarReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # one loop for all of it, once compiled
             return self.scale * F.relu(x).square() + self.bias
-        if _records(x, self.scale, self.bias):
+        if records(x, self.scale, self.bias):
             return _StarReLU.apply(x, self.scale, self.bias)
         return F.relu(x, inplace=self.inplace).square_().mul_(self.scale).add_(self.bias)
 
@@ -86,13 +86,14 @@ class StarMlp(nn.Module):
         self.fc2 = Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        if torch.compiler.is_compiling() or x.dtype == torch.float16:  # in float16 small squares are zero
-            x = F.relu(x).square()
-        elif _records(x):
-            x = _SquaredReLU.apply(x)
-        else:
-            x = x.relu_().square_()
         # s and b go into the second layer's weights, which are fewer than the hidden values.
         weight, act = self.fc2.weight, self.act
-        return linear(x, weight * act.scale, weight.sum(dim=1) * act.bias)
+        return linear(self._hidden(x), weight * act.scale, weight.sum(dim=1) * act.bias)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        weight = self.fc1.weight
+        if torch.compiler.is_compiling() or _autocast(x.device) or x.dtype == torch.float16:
+            return F.relu(linear(x, weight)).square()  # in float16 small squares are zero, and have no root
+        if records(x, weight):
+            return _SquaredReLULinear.apply(x, weight)
+        return linear(x, weight).relu_().square_()
