@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 
@@ -24,14 +23,24 @@ def _mkl_is_slow() -> bool:
 USE_ONEDNN = _mkl_is_slow()
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def records(*tensors: Tensor) -> bool:
+    """Whether autograd keeps what comes of these."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def onednn_takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's own operators serve a product or convolution of the two: eager float32 on a CPU."""
     # A compiled or exported graph keeps the plain layer, which any backend knows.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not USE_ONEDNN:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
         return False
     wide = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
-    fits = x.ndim > 0 and x.shape[-1] == weight.shape[1]  # if not, PyTorch says it better
-    return wide and plain and fits and x.device.type == weight.device.type == "cpu" and x.numel() > 0
+    return wide and plain and x.device.type == weight.device.type == "cpu" and x.numel() > 0
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    # Where the sizes do not fit, PyTorch says it better.
+    return USE_ONEDNN and onednn_takes(x, weight) and x.shape[-1] == weight.shape[1]
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
@@ -50,14 +59,13 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
         d_x = d_weight = d_bias = None
         grad = grad.contiguous()
         rows = grad.flatten(0, -2)
         if ctx.needs_input_grad[0]:
-            d_x = _product(grad, weight.t(), None)
+            d_x = linear(grad, weight.t())  # this function again, so that it has a derivative in its turn
         if ctx.needs_input_grad[1]:
             d_weight = rows.t() @ x.flatten(0, -2)  # here MKL is the faster
         if ctx.needs_input_grad[2]:
@@ -69,7 +77,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
     if not _by_onednn(x, weight):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if records(x, weight) or (bias is not None and records(bias)):
         return _Linear.apply(x, weight, bias)
     return _product(x, weight, bias)
 
@@ -90,8 +98,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.fc1.weight, self.fc1.bias
-        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if not needs_gradient and _by_onednn(x, weight):
+        if not records(x, weight, bias) and _by_onednn(x, weight):
             return self.fc2(_product(x, weight, bias, "gelu"))
         return self.fc2(F.gelu(self.fc1(x)))
 

@@ -6,26 +6,13 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from .linear import Linear, linear
+from .linear import Linear, linear, onednn_takes, records
 
 ACTS = ("gelu", "gelu_tanh", "silu")
 
 
 # The same as oneDNN's steps after a product, which PyTorch has for compiled graphs: no pass over memory of their own.
 ONEDNN_ACTS = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"), "silu": ("swish", [], "")}
-
-
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
-        return False
-    wide = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
-    return wide and plain and x.device.type == weight.device.type == "cpu" and x.numel() > 0
-
-
-def _records(*tensors: Tensor) -> bool:
-    """Whether autograd keeps what comes of these."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 class Act(nn.Module):
@@ -61,7 +48,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Ac
     (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), C).
     """
     x = x.permute(0, 3, 1, 2)
-    if act is not None and _by_onednn(x, weight) and not _records(x, weight):
+    if act is not None and onednn_takes(x, weight) and not records(x, weight):
         x = torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, [1, 1], [stride, stride], [1, 1], len(weight), *ONEDNN_ACTS[act.name]
         )
@@ -72,7 +59,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Ac
 
 def linear_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: Act) -> Tensor:
     """A linear layer and its activation: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
-    if _by_onednn(x, weight) and not _records(x, weight):
+    if onednn_takes(x, weight) and not records(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *ONEDNN_ACTS[act.name])
     return act(linear(x, weight, bias))
 

@@ -114,3 +114,15 @@ def test_transforms_and_counters(library):
     exported = torch.export.export(nn.Sequential(layer), (x,))
     assert not any("mkldnn" in str(node.target) for node in exported.graph.nodes)
     close(exported.module()(x), layer(x).double().detach())
+
+
+def test_second_derivatives(library):
+    torch.manual_seed(0)
+    layer, x = Linear(5, 6), torch.randn(7, 5, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    second = torch.autograd.grad(first.square().sum(), [x, layer.weight])
+    exact, wide = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+    (first,) = torch.autograd.grad((wide @ exact.weight.T + exact.bias).square().sum(), wide, create_graph=True)
+    wanted = torch.autograd.grad(first.square().sum(), [wide, exact.weight])
+    for one, other in zip(second, wanted, strict=True):
+        close(one, other, tolerance=1e-5)
