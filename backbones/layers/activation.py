@@ -8,6 +8,10 @@ from torch.autograd.function import once_differentiable
 from .linear import Linear, linear, records
 
 
+def _autocast(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 class _StarReLU(torch.autograd.Function):
     """PyTorch would keep three maps for the backward pass, and go over memory seven times; x alone is enough."""
 
