@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from bestiary.checkpoints import build_classifier, convert_state_dict
@@ -21,6 +22,9 @@ def pair(name: str, size: int, seed: int = 0) -> Pair:
     torch.manual_seed(seed)
     fixed = {"img_size": size} if "maxvit" in name or "maxxvit" in name else {}
     theirs = timm.create_model(name, **fixed)
+    for module in theirs.modules():
+        if isinstance(module, DropPath):  # some have a rate by default; ours have none
+            module.drop_prob = 0.0
     # As a trained network has them: layer scales and last norms that start near zero would hide their branches.
     with torch.no_grad():
         for parameter in theirs.parameters():
