@@ -19,6 +19,7 @@ from .layers.channel_attention import AttnConfig, attn_type, build_attn
 from .layers.conv_bn import fused
 from .layers.ela import ELA_SIZES
 from .layers.initial import init_convolutions
+from .layers.max_pool import MaxPool
 from .layers.residual import AddAttention, ResidualConvBN
 from .resnet_widths import PRUNED_50D, PRUNED_101D
 
@@ -66,7 +67,7 @@ class ResNetStem(nn.Module):
             ResidualConvBN(before, dim, kernel, 1 if index else 2)
             for index, (before, dim) in enumerate(zip(befores, dims, strict=False))
         )
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = MaxPool()
 
     def forward(self, x: Tensor) -> Tensor:
         # Three channels are cheap to turn round here; every later layer then finds its memory in order.

@@ -75,7 +75,9 @@ class _Scaled(torch.autograd.Function):
         x, weight, mean, gate = ctx.saved_tensors
         reach = weight.shape[-1] // 2
         wide = gate.to(weight.dtype)
-        d_logit = (d_out * x).sum((2, 3)).to(weight.dtype) * wide * (1 - wide)
+        # In parts, so that the product is never a whole map beside the others.
+        sums = [(part * values).sum((2, 3)) for part, values in zip(d_out.chunk(4), x.chunk(4), strict=True)]
+        d_logit = torch.cat(sums).to(weight.dtype) * wide * (1 - wide)
         d_mean = F.conv_transpose1d(d_logit[:, None], weight, padding=reach)[:, 0] / (x.shape[2] * x.shape[3])
         seen = F.pad(mean.to(weight.dtype), (reach, reach)).unfold(1, weight.shape[-1], 1)  # (B, C, k)
         d_weight = (seen * d_logit[..., None]).sum((0, 1))[None, None]

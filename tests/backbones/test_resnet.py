@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bestiary.backbones import ResNet, build_backbone, resnet
+from bestiary.backbones.layers.max_pool import MaxPool
 from bestiary.backbones.resnet import ResidualBlock, ResNetStem
 from bestiary.checkpoints import build_classifier
 
@@ -229,6 +230,29 @@ def test_stem_is_its_definition(dims):
     ]
     expected = torch.stack([torch.stack(row, 2) for row in windows], 2)
     torch.testing.assert_close(stem(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 7, 10), (1, 3, 1, 4), (3, 2, 8, 8), (0, 2, 4, 4)])
+def test_max_pool_and_its_derivative_are_pytorchs(shape, memory_format):
+    results = []
+    for pool in (MaxPool(), nn.MaxPool2d(3, stride=2, padding=1)):
+        x = picture(*shape).to(memory_format=memory_format).requires_grad_()
+        out = pool(x)
+        (d_x,) = torch.autograd.grad((out * picture(*out.shape, seed=2)).sum(), x)
+        assert not shape[0] or d_x.any()
+        results.append((out, d_x))
+        with torch.no_grad():
+            assert torch.equal(pool(x), out)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_max_pool_keeps_its_indices_alone():
+    kept = []
+    x = picture(2, 4, 8, 8).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        MaxPool()(x)
+    assert [(tensor.dtype, tuple(tensor.shape)) for tensor in kept] == [(torch.int64, (2, 4, 4, 4))]
 
 
 @pytest.mark.parametrize("attn", ["eca", "ela_b", None])
