@@ -124,9 +124,9 @@ def test_compiled_flex_agrees_with_the_reference_everywhere(spatial, window, mor
 
 
 @pytest.mark.slow
-def test_compiled_flex_stays_compiled_for_more_kinds_of_calls_than_dynamo_allows_one_function(monkeypatch):
+@torch._dynamo.config.patch(recompile_limit=2)  # monkeypatch would delete it afterwards, for all later tests
+def test_compiled_flex_stays_compiled_for_more_kinds_of_calls_than_dynamo_allows_one_function():
     """dynamo gives a function up after 8 kinds and runs it uncompiled from then on, which warns."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     for length in range(20, 25):
         tensors = inputs((length,), (3,), heads=1, kv_heads=1)
         with warnings.catch_warnings():
