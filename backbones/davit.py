@@ -6,12 +6,12 @@ The towers of Florence-2 (Xiao et al., CVPR 2024, arXiv:2311.06242) are DaViTs a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvPosEnc, ConvStem, Mlp, linear, pad_to_multiple, window_partition
+from .layers import ConvDownsample, ConvPosEnc, ConvStem, Mlp, init_truncated, linear, pad_to_multiple, window_partition
 from .mixers import build_mixer
 
 
@@ -101,11 +101,7 @@ class DaViT(Backbone):
 
     def __init__(self, arch: str | dict[str, Any] = "tiny", *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # convolutions keep PyTorch's initialisation, as in the release
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_truncated(self, nn.Linear)  # convolutions keep PyTorch's, as in the release
 
     def mixers(self, stage: int) -> tuple[str | Mapping[str, Any], ...]:
         """The mixers that take turns in a stage."""

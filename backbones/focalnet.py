@@ -124,7 +124,7 @@ class FocalNet(Backbone):
         super().__init__(arch, *args, **kwargs)
         for name, module in self.named_modules():
             # Convolutions keep PyTorch's initialisation, as in the release, in which `h` is a 1 x 1 convolution.
-            if isinstance(module, nn.Linear) and not name.endswith(".token_mixer.h"):
+            if isinstance(module, nn.Linear) and not name.endswith(".token_mixer.h") and not module.weight.is_meta:
                 trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 

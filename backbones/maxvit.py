@@ -189,7 +189,8 @@ class MaxViT(Backbone):
             raise ValueError(f"{self._who}: no weight_init {self.arch.weight_init!r}; there are {', '.join(INITS)}")
         init = init_normal if self.arch.weight_init == "normal" else init_vit_eff
         for name, module in self.named_modules():
-            init(name, module)
+            if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.is_meta:
+                init(name, module)
 
     @property
     def style(self) -> dict[str, Any]:
@@ -279,16 +280,13 @@ class MaxViT(Backbone):
 
 def init_normal(name: str, module: nn.Module) -> None:
     """The authors' initial values: normal of deviation 0.02, biases 0 (tables are so already)."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        trunc_normal_(module.weight, std=0.02)  # cut 100 deviations out
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    trunc_normal_(module.weight, std=0.02)  # cut 100 deviations out
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def init_vit_eff(name: str, module: nn.Module) -> None:
     """timm's: convolutions, and what is one there, by fan-out; uniform after Xavier in attention and MLPs."""
-    if not isinstance(module, nn.Linear | nn.Conv2d):
-        return
     if ".layers." in name:
         nn.init.xavier_uniform_(module.weight)
     else:

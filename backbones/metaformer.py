@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvStem, GroupNorm1, Mlp, Scale, StarMlp
+from .layers import ConvDownsample, ConvStem, GroupNorm1, Mlp, Scale, StarMlp, init_truncated
 from .mixers import build_mixer
 
 NORMS = {"GroupNorm1": GroupNorm1, "LayerNorm": nn.LayerNorm}  # over a picture; over a token
@@ -124,12 +124,7 @@ class MetaFormer(Backbone):
 
     def __init__(self, arch: str | dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
-        for module in self.modules():
-            # On the meta device there is nothing to draw, and drawing it takes longer than the rest.
-            if isinstance(module, self.INITIALISED) and not module.weight.is_meta:
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_truncated(self, *self.INITIALISED)
 
     def make_stem(self, in_channels: int) -> nn.Module:
         dim = self.arch.dims[0]

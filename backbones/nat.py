@@ -9,12 +9,12 @@ from itertools import cycle, islice
 from typing import Any
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import Linear, Mlp, Scale, pad_to_multiple
+from .layers import Linear, Mlp, Scale, init_truncated, pad_to_multiple
 from .mixers import build_mixer
 from .mixers.relative_attention import resample
 
@@ -158,11 +158,7 @@ class NAT(Backbone):
 
     def __init__(self, arch: str | Mapping[str, Any] = "mini", *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # convolutions keep PyTorch's initialisation
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_truncated(self, nn.Linear)  # convolutions keep PyTorch's
 
     def make_stem(self, in_channels: int) -> nn.Module:
         return OverlappingStem(in_channels, self.arch.dims[0])

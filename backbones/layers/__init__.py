@@ -5,6 +5,7 @@ from .conv_bn import ConvBN
 from .depthwise import DepthwiseConv
 from .downsample import ConvDownsample, ConvStem
 from .gelu import gelu
+from .initial import init_truncated
 from .linear import Linear, Mlp, linear
 from .norm import GroupNorm1
 from .position import ConvPosEnc
@@ -25,6 +26,7 @@ __all__ = [
     "StarReLU",
     "crop",
     "gelu",
+    "init_truncated",
     "linear",
     "pad_to_multiple",
     "window_partition",

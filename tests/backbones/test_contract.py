@@ -41,7 +41,15 @@ TINY = {  # a small arch of each family; scales of 1, so that every branch shows
     "randformer": METAFORMER_TINY,
 }
 ONE_SIZE = {"randformer"}  # of pictures of one size, the `img_size` that they are built for
-by_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
+# Built of another family's code with other numbers: their turn comes with the slow tests.
+KIN = {"convformer", "dinat", "dinat_isotropic", "identityformer", "metaformer", "nat_isotropic", "poolformerv2"}
+by_family = pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, id=family.NAME, marks=[pytest.mark.slow] if family.NAME in KIN else [])
+        for family in FAMILIES
+    ],
+)
 
 
 def tiny(family, seed=0, size=(45, 71), **kwargs) -> Backbone:
@@ -68,7 +76,7 @@ def loss(maps):
 
 
 def test_every_family_is_tried_here():
-    assert {family.NAME for family in FAMILIES} == set(TINY)
+    assert {family.NAME for family in FAMILIES} == set(TINY) and set(TINY) > KIN
 
 
 @pytest.mark.parametrize("name", list_backbones())
