@@ -33,25 +33,24 @@ class _StarReLU(torch.autograd.Function):
         return d_x.mul_(2 * scale), d_scale, grad.sum().view(1)
 
 
-class _SquaredReLULinear(torch.autograd.Function):
-    """relu(x W^T)^2, (..., C_in) and (C_out, C_in) -> (..., C_out), written over the product.
-
-    The root of the result is what its derivative needs, so that one wide map is kept, which the next layer keeps too.
-    """
+class _LinearSquaredReLU(torch.autograd.Function):
+    """relu(x W^T)^2: (..., C_in) and (C_out, C_in) -> (..., C_out), with few passes over wide maps."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return linear(x, weight).relu_().square_()
+    def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        positive = linear(x, weight).relu_()
+        return positive.square(), positive
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight, squares = ctx.saved_tensors
-        d_hidden = squares.sqrt().mul_(grad).mul_(2)
+    def backward(ctx, grad: Tensor, _) -> tuple[Tensor | None, Tensor | None]:
+        x, weight, positive = ctx.saved_tensors
+        d_hidden = (positive * grad).mul_(2)
         d_x = linear(d_hidden, weight.t()) if ctx.needs_input_grad[0] else None
         d_weight = d_hidden.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
         return d_x, d_weight
@@ -96,8 +95,8 @@ class StarMlp(nn.Module):
 
     def _hidden(self, x: Tensor) -> Tensor:
         weight = self.fc1.weight
-        if torch.compiler.is_compiling() or _autocast(x.device) or x.dtype == torch.float16:
-            return F.relu(linear(x, weight)).square()  # in float16 small squares are zero, and have no root
+        if torch.compiler.is_compiling() or _autocast(x.device):
+            return F.relu(linear(x, weight)).square()
         if records(x, weight):
-            return _SquaredReLULinear.apply(x, weight)
+            return _LinearSquaredReLU.apply(x, weight)[0]
         return linear(x, weight).relu_().square_()
