@@ -49,7 +49,14 @@ def test_parameter_counts(name):
     assert sum(p.numel() for p in classifier.parameters()) == SIZES[name][0]
 
 
-@pytest.mark.parametrize("name", [name for name, (_, macs) in SIZES.items() if macs])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name.endswith(("mini", "s_tiny", "isotropic_small")) else pytest.mark.slow)
+        for name, (_, macs) in SIZES.items()
+        if macs
+    ],
+)
 def test_multiply_adds_are_the_published(name):
     """The definition of the attention is matrix products, so that they are counted: 2 * H * W * C * k^2 a layer."""
     side = 384 if "_384" in name else 224
