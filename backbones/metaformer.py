@@ -27,6 +27,7 @@ class MetaFormerBlock(nn.Module):
 
     Args:
         token_mixer: (B, H, W, C) -> (B, H, W, C).
+        mlp: the same, with an optional second argument, a factor a channel.
         norms: one before the mixer, one before the MLP.
         layer_scale_init: initial factor of what each branch adds, a channel; None: no factor.
         res_scale_init: the same of what it is added to.
@@ -53,7 +54,10 @@ class MetaFormerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._add(x, self.token_mixer(self.norm1(x)), self.layer_scale1, self.res_scale1)
-        return self._add(x, self.mlp(self.norm2(x)), self.layer_scale2, self.res_scale2)
+        normed, layer_scale = self.norm2(x), self.layer_scale2
+        if layer_scale is not None and torch.is_grad_enabled():  # a map less to keep
+            return self._add(x, self.mlp(normed, layer_scale.scale), None, self.res_scale2)
+        return self._add(x, self.mlp(normed), layer_scale, self.res_scale2)
 
     def _add(self, x: Tensor, branch: Tensor, layer_scale: Scale | None, res_scale: Scale | None) -> Tensor:
         branch = self.drop_path(branch)

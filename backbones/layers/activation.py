@@ -88,10 +88,11 @@ class StarMlp(nn.Module):
         self.act = StarReLU()
         self.fc2 = Linear(hidden_dim, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # s and b go into the second layer's weights, which are fewer than the hidden values.
-        weight, act = self.fc2.weight, self.act
-        return linear(self._hidden(x), weight * act.scale, weight.sum(dim=1) * act.bias)
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`scale`, (C,), multiplies the result."""
+        # All factors go into the second layer's weights, which are fewer than the hidden values.
+        weight = self.fc2.weight if scale is None else self.fc2.weight * scale[:, None]
+        return linear(self._hidden(x), weight * self.act.scale, weight.sum(dim=1) * self.act.bias)
 
     def _hidden(self, x: Tensor) -> Tensor:
         weight = self.fc1.weight

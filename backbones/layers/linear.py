@@ -96,11 +96,14 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`scale`, (C,), multiplies the result; by way of the last layer, so that no map has to be kept for it."""
         weight, bias = self.fc1.weight, self.fc1.bias
         if not records(x, weight, bias) and _by_onednn(x, weight):
-            return self.fc2(_product(x, weight, bias, "gelu"))
-        return self.fc2(F.gelu(self.fc1(x)))
+            x = _product(x, weight, bias, "gelu")
+        else:
+            x = F.gelu(self.fc1(x))
+        return self.fc2(x) if scale is None else linear(x, self.fc2.weight * scale[:, None], self.fc2.bias * scale)
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):

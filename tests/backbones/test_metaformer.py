@@ -110,6 +110,8 @@ def test_block_is_its_definition():
         norm_by_definition(expected, block.norm2, 1e-5), block.mlp
     )
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():  # where the layer scale is multiplied otherwise
+        torch.testing.assert_close(block(x), expected.detach(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.fixture(scope="module")

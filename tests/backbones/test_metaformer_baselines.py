@@ -206,6 +206,8 @@ def test_a_block_is_its_definition(norm, layer_scale, res_scale):
         star_mlp(define(expected, block.norm2, 1e-6), block.mlp), block.layer_scale2
     )
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():  # where the layer scale is multiplied otherwise
+        torch.testing.assert_close(block(x), expected.detach(), rtol=1e-10, atol=1e-10)
 
 
 def test_what_has_biases_and_scales():
