@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvStem, Mlp, Scale
+from .layers import ConvDownsample, ConvStem, MetaFormerBlock, Mlp
 from .mixers import build_mixer
 
 FOCAL_KERNEL = re.compile(r"\.focal_layers\.(\d+)\.weight$")
@@ -24,38 +24,6 @@ SRF, LRF = dict(focal_levels=2, focal_windows=3), dict(focal_levels=3, focal_win
 FL3, FL4 = dict(focal_levels=3, focal_windows=5), dict(focal_levels=4, focal_windows=3)
 POST = dict(post_norm=True, layer_scale_init=1e-4)  # keeps the training of large networks steady
 ISO = dict(depths=(12,), strides=(16,), **LRF)  # one stage, as a plain ViT has
-
-
-class FocalNetBlock(nn.Module):
-    """Mixer and MLP, each with a layer norm before it, or after it if `post_norm`, and its input added.
-
-    (B, H, W, C) throughout. `layer_scale_init`: of a learned factor a channel on each branch; None: no factor.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        token_mixer: nn.Module,
-        mlp_ratio: float,
-        post_norm: bool,
-        layer_scale_init: float | None,
-        drop_path: float,
-    ) -> None:
-        super().__init__()
-        self.post_norm = post_norm
-        self.norm1, self.token_mixer = nn.LayerNorm(dim), token_mixer
-        self.norm2, self.mlp = nn.LayerNorm(dim), Mlp(dim, int(dim * mlp_ratio))
-        scaled = layer_scale_init is not None
-        self.layer_scale1 = Scale(dim, layer_scale_init) if scaled else nn.Identity()
-        self.layer_scale2 = Scale(dim, layer_scale_init) if scaled else nn.Identity()
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.post_norm:
-            x = x + self.drop_path(self.layer_scale1(self.norm1(self.token_mixer(x))))
-            return x + self.drop_path(self.layer_scale2(self.norm2(self.mlp(x))))
-        x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x))))
-        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
 
 
 @MODELS.register_module()
@@ -144,13 +112,14 @@ class FocalNet(Backbone):
             modulation_norm=arch.modulation_norm,
         )
         blocks = [
-            FocalNetBlock(
+            MetaFormerBlock(
                 dim,
                 build_mixer(self._of_stage("token_mixers", stage), dim, **mixer),
-                arch.mlp_ratio,
-                arch.post_norm,
+                Mlp(dim, int(dim * arch.mlp_ratio)),
+                (nn.LayerNorm(dim), nn.LayerNorm(dim)),
                 arch.layer_scale_init,
-                rate,
+                drop_path=rate,
+                post_norm=arch.post_norm,
             )
             for rate in drop_path
         ]

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import Scale
-from .layers.mbconv import Act, MBConv, Mlp, norm_as_scale
+from .layers import Act, MetaFormerBlock, Mlp
+from .layers.conv_bn import norm_as_scale
+from .layers.mbconv import MBConv
 from .mixers import build_mixer
 from .mixers.block_grid_attention import RelativePositionTable, resize_table
 
@@ -56,35 +57,10 @@ class MaxViTStem(nn.Module):
         return self.conv2(self.act(x)).permute(0, 2, 3, 1)
 
 
-class AttentionLayer(nn.Module):
-    """Norm, mixer, residual; norm, MLP, residual, with layer scale or without. (B, H, W, C) throughout."""
-
-    def __init__(
-        self,
-        dim: int,
-        token_mixer: nn.Module,
-        mlp_ratio: float,
-        act: str,
-        eps: float,
-        layer_scale_init: float | None,
-        drop_path: float,
-    ) -> None:
-        super().__init__()
-        self.norm1, self.token_mixer = nn.LayerNorm(dim, eps), token_mixer
-        self.norm2, self.mlp = nn.LayerNorm(dim, eps), Mlp(dim, int(dim * mlp_ratio), act)
-        scales = [nn.Identity() if layer_scale_init is None else Scale(dim, layer_scale_init) for _ in range(2)]
-        self.layer_scale1, self.layer_scale2 = scales
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x))))
-        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
-
-
 class MaxViTBlock(nn.Module):
     """Inverted bottleneck, then the attention layers; (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D)."""
 
-    def __init__(self, conv: MBConv, layers: Sequence[AttentionLayer]) -> None:
+    def __init__(self, conv: MBConv, layers: Sequence[MetaFormerBlock]) -> None:
         super().__init__()
         self.conv, self.layers = conv, nn.ModuleList(layers)
 
@@ -250,14 +226,13 @@ class MaxViT(Backbone):
                 drop_path=rate,
             )
             layers = [
-                AttentionLayer(
+                MetaFormerBlock(
                     dim,
                     self._make_mixer(mixer, stage),
-                    arch.mlp_ratio,
-                    style["mlp_act"],
-                    style["ln_eps"],
+                    Mlp(dim, int(dim * arch.mlp_ratio), style["mlp_act"]),
+                    (nn.LayerNorm(dim, style["ln_eps"]), nn.LayerNorm(dim, style["ln_eps"])),
                     arch.layer_scale_init,
-                    rate,
+                    drop_path=rate,
                 )
                 for mixer in arch.token_mixers[stage]
             ]

@@ -9,62 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from timm.layers import DropPath
-from torch import Tensor, nn
+from torch import nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import ConvDownsample, ConvStem, GroupNorm1, Mlp, Scale, StarMlp, init_truncated
+from .layers import ConvDownsample, ConvStem, GroupNorm1, MetaFormerBlock, Mlp, StarMlp, init_truncated
 from .mixers import build_mixer
 
 NORMS = {"GroupNorm1": GroupNorm1, "LayerNorm": nn.LayerNorm}  # over a picture; over a token
 MLPS = {"MLP": Mlp, "StarMlp": StarMlp}  # with GELU and biases; with StarReLU and none
-
-
-class MetaFormerBlock(nn.Module):
-    """Norm, mixer, residual; norm, MLP, residual. (B, H, W, C) throughout.
-
-    Args:
-        token_mixer: (B, H, W, C) -> (B, H, W, C).
-        mlp: the same, with an optional second argument, a factor a channel.
-        norms: one before the mixer, one before the MLP.
-        layer_scale_init: initial factor of what each branch adds, a channel; None: no factor.
-        res_scale_init: the same of what it is added to.
-        drop_path: rate of stochastic depth.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        token_mixer: nn.Module,
-        mlp: nn.Module,
-        norms: tuple[nn.Module, nn.Module],
-        layer_scale_init: float | None = None,
-        res_scale_init: float | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = norms
-        self.token_mixer, self.mlp = token_mixer, mlp
-        for branch in "12":
-            for name, init in (("layer_scale", layer_scale_init), ("res_scale", res_scale_init)):
-                setattr(self, name + branch, None if init is None else Scale(dim, init))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self._add(x, self.token_mixer(self.norm1(x)), self.layer_scale1, self.res_scale1)
-        normed, layer_scale = self.norm2(x), self.layer_scale2
-        if layer_scale is not None and torch.is_grad_enabled():  # a map less to keep
-            return self._add(x, self.mlp(normed, layer_scale.scale), None, self.res_scale2)
-        return self._add(x, self.mlp(normed), layer_scale, self.res_scale2)
-
-    def _add(self, x: Tensor, branch: Tensor, layer_scale: Scale | None, res_scale: Scale | None) -> Tensor:
-        branch = self.drop_path(branch)
-        if res_scale is not None:
-            branch = branch if layer_scale is None else layer_scale(branch)
-            return torch.addcmul(branch, x, res_scale.scale)  # product and sum in one pass
-        return x + branch if layer_scale is None else torch.addcmul(x, branch, layer_scale.scale)
 
 
 def _sizes(*depths: int, dims: tuple[int, ...]) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from itertools import cycle, islice
 from typing import Any
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import Linear, Mlp, Scale, init_truncated, pad_to_multiple
+from .layers import Linear, MetaFormerBlock, Mlp, init_truncated, pad_to_multiple
 from .mixers import build_mixer
 from .mixers.relative_attention import resample
 
@@ -93,23 +92,13 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels)))
 
 
-class NATBlock(nn.Module):
-    """Norm, mixer, scale if any, residual; norm, MLP, scale if any, residual. (B, H, W, C) throughout."""
+DEEP = (3, 4, 18, 5)
 
-    def __init__(
-        self, dim: int, token_mixer: nn.Module, mlp_ratio: float, layer_scale_init: float | None, drop_path: float
-    ) -> None:
-        super().__init__()
-        self.norm1, self.token_mixer = nn.LayerNorm(dim), token_mixer
-        self.norm2, self.mlp = nn.LayerNorm(dim), Mlp(dim, int(dim * mlp_ratio))
-        scaled = layer_scale_init is not None
-        self.layer_scale1 = Scale(dim, layer_scale_init) if scaled else nn.Identity()
-        self.layer_scale2 = Scale(dim, layer_scale_init) if scaled else nn.Identity()
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x))))
-        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
+def _sizes(depths: tuple[int, ...], dim: int, **more: Any) -> dict[str, Any]:
+    """Channels double from stage to stage, heads have 32."""
+    dims = tuple(dim * 2**stage for stage in range(4))
+    return dict(depths=depths, dims=dims, num_heads=tuple(width // 32 for width in dims), **more)
 
 
 @MODELS.register_module()
@@ -126,22 +115,10 @@ class NAT(Backbone):
 
     NAME = "nat"
     ARCHS: dict[str, dict[str, Any]] = {
-        "mini": dict(depths=(3, 4, 6, 5), dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), mlp_ratio=3.0),
-        "tiny": dict(depths=(3, 4, 18, 5), dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), mlp_ratio=3.0),
-        "small": dict(
-            depths=(3, 4, 18, 5),
-            dims=(96, 192, 384, 768),
-            num_heads=(3, 6, 12, 24),
-            mlp_ratio=2.0,
-            layer_scale_init=1e-5,
-        ),
-        "base": dict(
-            depths=(3, 4, 18, 5),
-            dims=(128, 256, 512, 1024),
-            num_heads=(4, 8, 16, 32),
-            mlp_ratio=2.0,
-            layer_scale_init=1e-5,
-        ),
+        "mini": _sizes((3, 4, 6, 5), 64, mlp_ratio=3.0),
+        "tiny": _sizes(DEEP, 64, mlp_ratio=3.0),
+        "small": _sizes(DEEP, 96, mlp_ratio=2.0, layer_scale_init=1e-5),
+        "base": _sizes(DEEP, 128, mlp_ratio=2.0, layer_scale_init=1e-5),
     }
     DEFAULTS = dict(
         kernel_size=7,
@@ -170,7 +147,14 @@ class NAT(Backbone):
     def make_stage(self, stage: int, drop_path: Sequence[float]) -> nn.Module:
         arch, dim = self.arch, self.arch.dims[stage]
         blocks = [
-            NATBlock(dim, self.make_mixer(stage, dilation), arch.mlp_ratio, arch.layer_scale_init, rate)
+            MetaFormerBlock(
+                dim,
+                self.make_mixer(stage, dilation),
+                Mlp(dim, int(dim * arch.mlp_ratio)),
+                (nn.LayerNorm(dim), nn.LayerNorm(dim)),
+                arch.layer_scale_init,
+                drop_path=rate,
+            )
             for dilation, rate in zip(self.dilations(stage), drop_path, strict=True)
         ]
         return Stage(self.make_downsample(stage), blocks)
@@ -229,7 +213,7 @@ class DiNAT(NAT):
         "tiny": NAT.ARCHS["tiny"],
         "small": NAT.ARCHS["small"] | dict(layer_scale_init=None),
         "base": NAT.ARCHS["base"],
-        "large": dict(depths=(3, 4, 18, 5), dims=(192, 384, 768, 1536), num_heads=(6, 12, 24, 48), mlp_ratio=2.0),
+        "large": _sizes(DEEP, 192, mlp_ratio=2.0),
     }
     ARCHS |= {
         "large_384": ARCHS["large"] | dict(dilations="classification_384"),
@@ -247,10 +231,10 @@ class DiNATs(NAT):
 
     NAME = "dinat_s"
     ARCHS = {
-        "tiny": dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24)),
-        "small": dict(depths=(2, 2, 18, 2), dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24)),
-        "base": dict(depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32)),
-        "large": dict(depths=(2, 2, 18, 2), dims=(192, 384, 768, 1536), num_heads=(6, 12, 24, 48)),
+        "tiny": _sizes((2, 2, 6, 2), 96),
+        "small": _sizes((2, 2, 18, 2), 96),
+        "base": _sizes((2, 2, 18, 2), 128),
+        "large": _sizes((2, 2, 18, 2), 192),
     }
     ARCHS |= {"large_384": ARCHS["large"] | dict(dilations="classification_384")}
     DEFAULTS = NAT.DEFAULTS | dict(mlp_ratio=4.0, dilations="classification")

@@ -15,6 +15,7 @@ from ..registry import MODELS
 from .base import Backbone, Stage
 from .layers import ConvBN
 from .layers.conv_bn import fused
+from .layers.squeeze_excite import SqueezeExcite
 from .mixers import build_mixer
 
 SINGLE_HEAD = "SingleHeadAttention"
@@ -86,18 +87,6 @@ class SHViTBlock(nn.Module):
         return self.drop_path(self.mlp(x)).add_(x)
 
 
-class SqueezeExcite(nn.Module):
-    """Each channel times a factor in 0..1 that the means of all decide (arXiv:1709.01507): (B, C, H, W) -> the same."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))).sigmoid()
-        return x * gate[:, :, None, None]
-
-
 class PatchMerging(nn.Module):
     """1 x 1 to four times the channels, depthwise 3 x 3 of stride 2, squeeze-and-excite, 1 x 1 to the new channels."""
 
@@ -106,13 +95,13 @@ class PatchMerging(nn.Module):
         hidden = 4 * in_channels
         self.conv1 = ConvBN(in_channels, hidden)
         self.conv2 = ConvBN(hidden, hidden, 3, 2, 1, groups=hidden)
-        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4, 8, round_limit=0.0))
+        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4, 8, round_limit=0.0), F.relu)
         self.conv3 = ConvBN(hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x), inplace=True)
         x = F.relu(self.conv2(x), inplace=True)
-        return self.conv3(self.se(x))
+        return self.conv3(x * self.se(x.permute(0, 2, 3, 1))[:, :, None, None])
 
 
 class Downsample(nn.Module):

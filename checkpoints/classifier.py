@@ -1,6 +1,5 @@
 """Classifiers with their weights, whoever's names these bear."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -11,18 +10,12 @@ from ..backbones.pretrained import unwrapped
 from ..backbones.reading import read_checkpoint
 from ..errors import InputError
 from ..heads import ImageClassifier, make_classifier
-from .guess import looks_like
+from .guess import hint
 from .network import Network
 
 
 def build_classifier(
-    name: str,
-    num_classes: int = 1000,
-    pretrained: str | bool = False,
-    mixup: Mapping[str, Any] | None = None,
-    like: str = "paper",
-    head: Mapping[str, Any] | None = None,
-    **kwargs: Any,
+    name: str, num_classes: int = 1000, pretrained: str | bool = False, **kwargs: Any
 ) -> ImageClassifier:
     """An image classifier by its backbone's name: `build_classifier('poolformer_s12', num_classes=10)`.
 
@@ -32,12 +25,9 @@ def build_classifier(
         pretrained: a checkpoint to load, as for `load_classifier` (`'timm://poolformer_s12.sail_in1k'`, a path, a
             URL); True takes timm's default weights of that name. Where the head has another number of classes, the
             backbone alone is loaded, and the log says so.
-        mixup: see `ImageClassifier`.
-        like: 'paper', or 'timm' for timm's arithmetic in the few places where the two differ.
-        head: arguments of the head in place of the family's: `dict(dropout=0.4)`.
-        **kwargs: arguments of the backbone.
+        **kwargs: `like`, `head`, `mixup` and arguments of the backbone, see `make_classifier`.
     """
-    model = make_classifier(name, num_classes, mixup, like, head, **kwargs)
+    model = make_classifier(name, num_classes, **kwargs)
     if pretrained:
         load_classifier(model, name, f"timm://{name}" if pretrained is True else pretrained)
     return model
@@ -63,9 +53,7 @@ def load_classifier(model: nn.Module, name: str, source: str, strict: bool = Tru
     try:
         ours, report = network.recognise(state_dict, model)
     except InputError as error:
-        found = looks_like(state_dict)
-        hint = f"; they look like those of {found}" if found else ""
-        raise InputError(f"{source}: {error}{hint}") from error
+        raise InputError(f"{source}: {error}{hint(state_dict)}") from error
     other_head = [key for key in report.misshaped if key.startswith("head.fc.")]
     if other_head and all(report.misshaped[key][0][1:] == report.misshaped[key][1][1:] for key in other_head):
         got, want = report.misshaped[other_head[0]]

@@ -26,6 +26,12 @@ def looks_like(keys: Iterable[str]) -> str | None:
     return found
 
 
+def hint(keys: Iterable[str]) -> str:
+    """The end of a message about weights that do not fit: whose they look like, if any's."""
+    found = looks_like(keys)
+    return f"; they look like those of {found}" if found else ""
+
+
 @functools.cache
 def _names(family: type[Backbone]) -> dict[str, set[str]]:
     """By layout, the names of a family's first arch."""

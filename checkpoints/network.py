@@ -101,6 +101,22 @@ class Network:
                     converted[name] = torch.cat([converted[name], part]) if name in converted else part
         return converted
 
+    def readings(self, state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The weights under our keys, as each layout reads them that has all their names.
+
+        Raises:
+            InputError: they are of no known layout.
+        """
+        found, refusals = {}, []
+        for layout in ("bestiary", *self.key_maps):
+            try:
+                found[layout] = self.to_ours(state_dict, layout)
+            except InputError as refusal:
+                refusals.append(str(refusal))
+        if not found:
+            raise InputError(f"not weights of {self} in any known layout: {'; '.join(refusals)}")
+        return found
+
     def recognise(
         self, state_dict: Mapping[str, Tensor], model: nn.Module, part: str = ""
     ) -> tuple[dict[str, Tensor], LoadReport]:
@@ -116,22 +132,15 @@ class Network:
         Raises:
             InputError: they are of no known layout.
         """
-        found, refusals = [], []
+        found = []
         start = f"{part}." if part else ""
         backbone = model if part else model.backbone
-        for layout in ("bestiary", *self.key_maps):
-            try:
-                ours = self.to_ours(state_dict, layout)
-            except InputError as refusal:
-                refusals.append(str(refusal))
-                continue
+        for ours in self.readings(state_dict).values():
             body = {key.removeprefix("backbone."): value for key, value in ours.items() if key.startswith("backbone.")}
             body = {f"backbone.{key}": value for key, value in backbone.adapt(body).items()}
             ours = {**body, **{key: value for key, value in ours.items() if key.startswith("head.")}}
             ours = {key.removeprefix(start): value for key, value in ours.items() if key.startswith(start)}
             found.append((ours, compare_weights(model, ours)))
-        if not found:
-            raise InputError(f"not weights of {self} in any known layout: {'; '.join(refusals)}")
         return min(found, key=lambda pair: len(pair[1]))
 
     def _check_known(self, keys: Iterable[str], known: Container[str], source: str) -> None:

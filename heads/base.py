@@ -12,6 +12,7 @@ class ClassificationHead(BaseModule):
     Args:
         in_channels: channels of the last feature map.
         num_classes: classes.
+        dropout: rate of dropout before the last linear layer, in 0..1.
         label_smoothing: share of the target spread over all classes (arXiv:1512.00567), in 0..1. Of no effect on
             targets that are soft already, as mixup's are: there it is mixup's own `label_smoothing`.
 
@@ -22,10 +23,16 @@ class ClassificationHead(BaseModule):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, label_smoothing: float = 0.0, init_cfg: dict | None = None
+        self,
+        in_channels: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.in_channels, self.num_classes, self.label_smoothing = in_channels, num_classes, label_smoothing
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, feats: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Feature maps -> logits (B, num_classes)."""

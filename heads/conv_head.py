@@ -1,5 +1,7 @@
 """A 1 x 1 convolution, mean over the map, one linear layer."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +16,6 @@ class ConvHead(ClassificationHead):
 
     Args:
         hidden_channels: of the convolution's output.
-        dropout: rate of dropout before the linear layer, in 0..1.
     """
 
     def __init__(
@@ -22,14 +23,11 @@ class ConvHead(ClassificationHead):
         in_channels: int,
         num_classes: int,
         hidden_channels: int = 1280,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        super().__init__(in_channels, num_classes, **kwargs)
         self.conv = ConvBN(in_channels, hidden_channels)
         nn.init.kaiming_normal_(self.conv.conv.weight, mode="fan_out")
-        self.dropout = nn.Dropout(dropout)
         self.fc = linear(hidden_channels, num_classes)
 
     def scores(self, x: Tensor) -> Tensor:

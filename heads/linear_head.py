@@ -1,5 +1,7 @@
 """Norm, mean over the map, one linear layer."""
 
+from typing import Any
+
 from timm.layers import LayerNorm
 from torch import Tensor, nn
 
@@ -18,7 +20,6 @@ class LinearHead(ClassificationHead):
         norm: 'GroupNorm1', 'LayerNorm', 'BatchNorm' or None.
         norm_first: normalise the map and take its mean then (FocalNet's order), not the mean's norm (DaViT's).
         norm_eps: epsilon of the norm.
-        dropout: rate of dropout before the linear layer, in 0..1.
     """
 
     def __init__(
@@ -28,11 +29,9 @@ class LinearHead(ClassificationHead):
         norm: str | None = None,
         norm_first: bool = False,
         norm_eps: float = 1e-5,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        super().__init__(in_channels, num_classes, **kwargs)
         if norm not in NORMS:
             raise ValueError(f"LinearHead: no norm {norm!r}; there are {', '.join(map(str, NORMS))}")
         if norm_first and norm == "BatchNorm":
@@ -41,7 +40,6 @@ class LinearHead(ClassificationHead):
             norm = "LayerNorm"  # on the mean, one group over all channels is a layer norm
         self.norm_first = norm_first
         self.norm = NORMS[norm](in_channels, eps=norm_eps) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
         self.fc = linear(in_channels, num_classes)
 
     def scores(self, x: Tensor) -> Tensor:

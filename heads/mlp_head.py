@@ -1,5 +1,7 @@
 """Heads with a hidden layer."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,7 +15,6 @@ class NormMlpHead(ClassificationHead):
 
     Args:
         norm_eps: epsilon of the norm.
-        dropout: rate of dropout before the last layer, in 0..1.
     """
 
     def __init__(
@@ -21,14 +22,11 @@ class NormMlpHead(ClassificationHead):
         in_channels: int,
         num_classes: int,
         norm_eps: float = 1e-5,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        super().__init__(in_channels, num_classes, **kwargs)
         self.norm = nn.LayerNorm(in_channels, eps=norm_eps)
         self.hidden = linear(in_channels, in_channels)
-        self.dropout = nn.Dropout(dropout)
         self.fc = linear(in_channels, num_classes)
 
     def scores(self, x: Tensor) -> Tensor:
@@ -44,7 +42,6 @@ class MlpHead(ClassificationHead):
     Args:
         mlp_ratio: width of the hidden layer as a multiple of `in_channels`.
         norm_eps: epsilon of the hidden layer's norm; that of the mean's norm is 1e-6.
-        dropout: rate of dropout before the last layer, in 0..1.
     """
 
     def __init__(
@@ -53,16 +50,13 @@ class MlpHead(ClassificationHead):
         num_classes: int,
         mlp_ratio: float = 4.0,
         norm_eps: float = 1e-5,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, num_classes, label_smoothing, init_cfg)
+        super().__init__(in_channels, num_classes, **kwargs)
         width = int(mlp_ratio * in_channels)
         self.norm = nn.LayerNorm(in_channels, eps=1e-6)
         self.hidden = linear(in_channels, width)
         self.hidden_norm = nn.LayerNorm(width, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
         self.fc = linear(width, num_classes)
 
     def scores(self, x: Tensor) -> Tensor:

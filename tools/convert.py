@@ -11,7 +11,7 @@ from torch import Tensor
 from bestiary.backbones.names import resolve_name
 from bestiary.backbones.pretrained import LoadReport, unwrapped
 from bestiary.backbones.reading import is_address, read_checkpoint
-from bestiary.checkpoints.guess import looks_like
+from bestiary.checkpoints.guess import hint
 from bestiary.checkpoints.network import Network
 from bestiary.checkpoints.writing import SUFFIXES, need_suffix, write_weights
 from bestiary.engine.launch import run_guarded
@@ -61,7 +61,7 @@ def convert(source: str, destination: str, arch: str, to: str = "bestiary") -> N
     try:
         layout, ours, report = read_layout(network, name, weights)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{source}: {error}{hint(weights)}") from error
     if report:
         raise InputError(f"{source}: {layout} names, but it does not fit {name}: {listing(report)}")
     theirs = ours if to == "bestiary" else network.from_ours(ours, to)
@@ -81,18 +81,8 @@ def read_layout(
     Raises:
         InputError: they are of no known layout.
     """
-    found, refusals = [], []
-    for layout in ("bestiary", *network.key_maps):
-        try:
-            ours = network.to_ours(weights, layout)
-        except InputError as refusal:
-            refusals.append(str(refusal))
-            continue
-        found.append((layout, ours, compare(network, name, layout, weights, ours)))
-    if not found:
-        family = looks_like(weights)
-        hint = f"; they look like those of {family}" if family else ""
-        raise InputError(f"not weights of {name} in any known layout: {'; '.join(refusals)}{hint}")
+    readings = network.readings(weights).items()
+    found = [(layout, ours, compare(network, name, layout, weights, ours)) for layout, ours in readings]
     return min(found, key=lambda one: len(one[2]))
 
 

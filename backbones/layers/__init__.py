@@ -1,18 +1,21 @@
 """What several families share."""
 
-from .activation import StarMlp, StarReLU
+from .activation import Act, StarReLU
+from .attention import attention
 from .conv_bn import ConvBN
 from .depthwise import DepthwiseConv
 from .downsample import ConvDownsample, ConvStem
-from .gelu import gelu
 from .initial import init_truncated
-from .linear import Linear, Mlp, linear
+from .linear import Linear, linear
+from .metaformer_block import MetaFormerBlock
+from .mlp import Mlp, StarMlp
 from .norm import GroupNorm1
 from .position import ConvPosEnc
 from .scale import Scale
 from .windows import crop, pad_to_multiple, window_partition, window_reverse
 
 __all__ = [
+    "Act",
     "ConvBN",
     "ConvDownsample",
     "ConvPosEnc",
@@ -20,12 +23,13 @@ __all__ = [
     "DepthwiseConv",
     "GroupNorm1",
     "Linear",
+    "MetaFormerBlock",
     "Mlp",
     "Scale",
     "StarMlp",
     "StarReLU",
+    "attention",
     "crop",
-    "gelu",
     "init_truncated",
     "linear",
     "pad_to_multiple",

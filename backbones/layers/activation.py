@@ -1,15 +1,48 @@
-"""StarReLU, and the MLP that goes with it."""
+"""Activation functions, and a linear layer that has one in the same pass."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .linear import Linear, linear, records
+from .linear import linear, onednn_takes, records
+
+# The same as oneDNN's steps after a product, which PyTorch has for compiled graphs: no pass over memory of their own.
+ONEDNN_ACTS = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"), "silu": ("swish", [], "")}
 
 
-def _autocast(device: torch.device) -> bool:
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+class Act(nn.Module):
+    """An activation function by name; it overwrites its input where no gradient is asked for.
+
+    Memory for a second wide map costs more time than the function itself. For inputs that nothing else uses.
+
+    Args:
+        name: 'gelu', 'gelu_tanh' or 'silu'.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in ONEDNN_ACTS:
+            raise ValueError(f"Act: no activation {name!r}; there are {', '.join(ONEDNN_ACTS)}")
+        self.name = name
+
+    def extra_repr(self) -> str:
+        return self.name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.name == "silu":
+            return F.silu(x, inplace=not x.requires_grad)
+        approximate = "tanh" if self.name == "gelu_tanh" else "none"
+        if x.requires_grad:
+            return F.gelu(x, approximate=approximate)
+        return torch.ops.aten.gelu_(x, approximate=approximate)
+
+
+def linear_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: Act) -> Tensor:
+    """A linear layer and its activation: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
+    if onednn_takes(x, weight) and not records(x, weight) and x.shape[-1] == weight.shape[1]:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *ONEDNN_ACTS[act.name])
+    return act(linear(x, weight, bias))
 
 
 class _StarReLU(torch.autograd.Function):
@@ -33,29 +66,6 @@ class _StarReLU(torch.autograd.Function):
         return d_x.mul_(2 * scale), d_scale, grad.sum().view(1)
 
 
-class _LinearSquaredReLU(torch.autograd.Function):
-    """relu(x W^T)^2: (..., C_in) and (C_out, C_in) -> (..., C_out), with few passes over wide maps."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        positive = linear(x, weight).relu_()
-        return positive.square(), positive
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs, output[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor, _) -> tuple[Tensor | None, Tensor | None]:
-        x, weight, positive = ctx.saved_tensors
-        d_hidden = (positive * grad).mul_(2)
-        d_x = linear(d_hidden, weight.t()) if ctx.needs_input_grad[0] else None
-        d_weight = d_hidden.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
-        return d_x, d_weight
-
-
 class StarReLU(nn.Module):
     """s relu(x)^2 + b with one learned s and one learned b for all channels (arXiv:2210.13452). Any shape.
 
@@ -77,27 +87,3 @@ class StarReLU(nn.Module):
         if records(x, self.scale, self.bias):
             return _StarReLU.apply(x, self.scale, self.bias)
         return F.relu(x, inplace=self.inplace).square_().mul_(self.scale).add_(self.bias)
-
-
-class StarMlp(nn.Module):
-    """Linear, StarReLU, linear, without biases: (..., C) -> (..., C)."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(dim, hidden_dim, bias=False)
-        self.act = StarReLU()
-        self.fc2 = Linear(hidden_dim, dim, bias=False)
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """`scale`, (C,), multiplies the result."""
-        # All factors go into the second layer's weights, which are fewer than the hidden values.
-        weight = self.fc2.weight if scale is None else self.fc2.weight * scale[:, None]
-        return linear(self._hidden(x), weight * self.act.scale, weight.sum(dim=1) * self.act.bias)
-
-    def _hidden(self, x: Tensor) -> Tensor:
-        weight = self.fc1.weight
-        if torch.compiler.is_compiling() or _autocast(x.device):
-            return F.relu(linear(x, weight)).square()
-        if records(x, weight):
-            return _LinearSquaredReLU.apply(x, weight)[0]
-        return linear(x, weight).relu_().square_()

@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def norm_as_scale(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A batch norm in evaluation mode as a factor and a shift of each channel, (C,) and (C,)."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
 class ConvBN(nn.Module):
     """A convolution without bias, then a batch norm: (B, C_in, H, W) -> (B, C_out, H', W').
 
@@ -33,10 +39,10 @@ class ConvBN(nn.Module):
         conv, bn = self.conv, self.bn
         if bn.training or not self.folds(x):
             return bn(conv(x))
-        # A fixed norm is a factor and a shift of each channel.
-        scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
-        weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
+        scale, shift = norm_as_scale(bn)
+        return F.conv2d(
+            x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, groups=conv.groups
+        )
 
     def folds(self, x: Tensor) -> bool:
         """Whether a fixed norm costs less on the weights than on the map that the convolution gives.
@@ -59,8 +65,7 @@ class ConvBN(nn.Module):
                 "ConvBN: fuse() needs evaluation mode, the norm's running statistics are what it folds; call .eval()"
             )
         # In float64, so that folding adds no rounding but the last one.
-        scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
-        shift = bn.bias.double() - bn.running_mean.double() * scale
+        scale, shift = norm_as_scale(copy.deepcopy(bn).double())
         fused = nn.Conv2d(
             conv.in_channels,
             conv.out_channels,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...registry import MODELS
+from .linear import records
 
 
 def eca_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -> int:
@@ -43,7 +44,7 @@ class ECA(nn.Module):
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """`x` scaled, plus `add` (of the same shape) if there is one, in one pass over memory."""
-        if torch.is_grad_enabled() and (x.requires_grad or self.conv.weight.requires_grad):
+        if records(x, self.conv.weight):
             return _Scaled.apply(x, self.conv.weight, add if add is None else add.to(x.dtype))
         return scale_and_add(x, _gate(x.mean((2, 3)), self.conv.weight).to(x.dtype)[:, :, None, None], add)
 

@@ -1,4 +1,4 @@
-"""Linear layers and the MLP, by oneDNN where that is the faster library.
+"""Linear layers, by oneDNN where that is the faster library, and with an activation in the same pass.
 
 On x86 PyTorch multiplies float32 matrices by MKL, which keeps its fastest code from processors that are not Intel's.
 oneDNN, in PyTorch for convolutions, does not: on an AMD EPYC with AVX-512 a layer and its input's gradient take 5 to
@@ -19,7 +19,7 @@ def _mkl_is_slow() -> bool:
     return ours and cpu.exists() and "AuthenticAMD" in cpu.read_text(encoding="utf-8", errors="replace")
 
 
-# False leaves every product to PyTorch's own choice.
+# False leaves every product without an activation to PyTorch's own choice.
 USE_ONEDNN = _mkl_is_slow()
 
 
@@ -28,23 +28,23 @@ def records(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast chooses dtypes on this device just now."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def onednn_takes(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's own operators serve a product or convolution of the two: eager float32 on a CPU."""
     # A compiled or exported graph keeps the plain layer, which any backend knows.
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
         return False
-    wide = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    wide = x.dtype == weight.dtype == torch.float32 and not autocasts(x.device)
     plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
     return wide and plain and x.device.type == weight.device.type == "cpu" and x.numel() > 0
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    # Where the sizes do not fit, PyTorch says it better.
-    return USE_ONEDNN and onednn_takes(x, weight) and x.shape[-1] == weight.shape[1]
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none" if after == "gelu" else "")
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _Linear(torch.autograd.Function):
@@ -75,7 +75,8 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
-    if not _by_onednn(x, weight):
+    # Where the sizes do not fit, PyTorch says it better.
+    if not (USE_ONEDNN and onednn_takes(x, weight) and x.shape[-1] == weight.shape[1]):
         return F.linear(x, weight, bias)
     if records(x, weight) or (bias is not None and records(bias)):
         return _Linear.apply(x, weight, bias)
@@ -87,23 +88,6 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, linear: (..., C) -> (..., C). In inference the GELU is one pass with the first layer."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """`scale`, (C,), multiplies the result; by way of the last layer, so that no map has to be kept for it."""
-        weight, bias = self.fc1.weight, self.fc1.bias
-        if not records(x, weight, bias) and _by_onednn(x, weight):
-            x = _product(x, weight, bias, "gelu")
-        else:
-            x = F.gelu(self.fc1(x))
-        return self.fc2(x) if scale is None else linear(x, self.fc2.weight * scale[:, None], self.fc2.bias * scale)
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):

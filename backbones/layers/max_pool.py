@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import records
+
 
 class MaxPool(nn.Module):
     """Max pooling by 3 x 3, stride 2: (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)).
@@ -15,7 +17,7 @@ class MaxPool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
+        if records(x):
             return _MaxPool.apply(x)
         return F.max_pool2d(x, 3, 2, 1)
 

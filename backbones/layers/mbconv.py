@@ -6,40 +6,10 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from .linear import Linear, linear, onednn_takes, records
-
-ACTS = ("gelu", "gelu_tanh", "silu")
-
-
-# The same as oneDNN's steps after a product, which PyTorch has for compiled graphs: no pass over memory of their own.
-ONEDNN_ACTS = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"), "silu": ("swish", [], "")}
-
-
-class Act(nn.Module):
-    """An activation function by name; it overwrites its input where no gradient is asked for.
-
-    Memory for a second wide map costs more time than the function itself. For inputs that nothing else uses.
-
-    Args:
-        name: 'gelu', 'gelu_tanh' or 'silu'.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        if name not in ACTS:
-            raise ValueError(f"Act: no activation {name!r}; there are {', '.join(ACTS)}")
-        self.name = name
-
-    def extra_repr(self) -> str:
-        return self.name
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.name == "silu":
-            return F.silu(x, inplace=not x.requires_grad)
-        approximate = "tanh" if self.name == "gelu_tanh" else "none"
-        if x.requires_grad:
-            return F.gelu(x, approximate=approximate)
-        return torch.ops.aten.gelu_(x, approximate=approximate)
+from .activation import ONEDNN_ACTS, Act, linear_act
+from .conv_bn import norm_as_scale
+from .linear import Linear, onednn_takes, records
+from .squeeze_excite import SqueezeExcite
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Act | None = None) -> Tensor:
@@ -57,24 +27,6 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Ac
     return x if act is None else act(x)
 
 
-def linear_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: Act) -> Tensor:
-    """A linear layer and its activation: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
-    if onednn_takes(x, weight) and not records(x, weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *ONEDNN_ACTS[act.name])
-    return act(linear(x, weight, bias))
-
-
-class Mlp(nn.Module):
-    """Linear, activation, linear: (..., C) -> (..., C)."""
-
-    def __init__(self, dim: int, hidden_dim: int, act: str) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = Linear(dim, hidden_dim), Act(act), Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(linear_act(x, self.fc1.weight, self.fc1.bias, self.act))
-
-
 def halved(x: Tensor, count_padding: bool = False) -> Tensor:
     """The mean of each 2 x 2 pixels: (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C).
 
@@ -88,31 +40,9 @@ def halved(x: Tensor, count_padding: bool = False) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False).permute(0, 2, 3, 1)
 
 
-def norm_as_scale(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation mode as a factor and a shift of each channel, (C,) and (C,)."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
-
-
 def channels_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """A batch norm on (B, H, W, C)."""
     return norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-class SqueezeExcite(nn.Module):
-    """A factor in 0..1 for each picture and channel (arXiv:1709.01507): (B, H, W, C) -> (B, C).
-
-    Args:
-        dim: channels.
-        hidden_dim: channels between the two layers, SiLU after the first.
-    """
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = Linear(dim, hidden_dim), Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1(x.mean(dim=(1, 2))))).sigmoid()
 
 
 class MBConv(nn.Module):
@@ -156,7 +86,7 @@ class MBConv(nn.Module):
         self.norm1 = nn.BatchNorm2d(hidden_dim, eps, momentum)
         self.depthwise = nn.Conv2d(hidden_dim, hidden_dim, 3, stride, padding=1, groups=hidden_dim, bias=False)
         self.norm2 = nn.BatchNorm2d(hidden_dim, eps, momentum)
-        self.se = SqueezeExcite(hidden_dim, se_dim)
+        self.se = SqueezeExcite(hidden_dim, se_dim, F.silu)
         self.project = Linear(hidden_dim, out_channels, bias=bias)
         narrow = in_channels == out_channels
         self.shortcut = nn.Identity() if narrow else Linear(in_channels, out_channels, bias=bias)

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers.linear import Linear
+from ..layers import Linear
+from ..layers.attention import split_heads
 
 FORMS = ("davit", "florence2")
 
@@ -44,9 +45,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        # Taken apart here and not first turned round: so the gradient comes together again in one copy.
-        parts = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        q, k, v = (part.transpose(1, 2) for part in parts)  # (B, heads, L, D)
+        q, k, v = split_heads(self.qkv(x).flatten(1, 2), self.num_heads)
         if self.channel_form == "davit":
             q, k, v = k, v, q
             scale = q.shape[-1] ** -0.5

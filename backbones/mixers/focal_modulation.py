@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import DepthwiseConv, Linear, gelu, linear
+from ..layers import Act, DepthwiseConv, Linear, linear
+from ..layers.linear import autocasts
 
 
 class _ModulatedLinear(torch.autograd.Function):
@@ -69,6 +70,7 @@ class FocalModulation(nn.Module):
         self.focal_layers = nn.ModuleList(
             DepthwiseConv(dim, focal_window + 2 * level, bias=False) for level in range(focal_levels)
         )
+        self.act = Act("gelu")
         self.h = Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if modulation_norm else nn.Identity()
         self.proj = Linear(dim, dim)
@@ -79,7 +81,7 @@ class FocalModulation(nn.Module):
             gates = gates / (self.focal_levels + 1)  # a few channels, in place of the sum's many
         summary = None
         for level, layer in enumerate(self.focal_layers):
-            context, gate = gelu(layer(context)), gates[..., level : level + 1]
+            context, gate = self.act(layer(context)), gates[..., level : level + 1]
             summary = context * gate if summary is None else torch.addcmul(summary, context, gate)
         whole = F.gelu(context.mean(dim=(1, 2), keepdim=True))
         summary = torch.addcmul(summary, whole, gates[..., self.focal_levels :])
@@ -90,7 +92,5 @@ class FocalModulation(nn.Module):
 
     def _keeps_no_product(self, x: Tensor) -> bool:
         # The norm would keep it anyway; autocast chooses dtypes, and a compiler what to keep, by themselves.
-        kind = x.device.type
-        chosen = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        chosen = chosen or torch.compiler.is_compiling()
+        chosen = autocasts(x.device) or torch.compiler.is_compiling()
         return torch.is_grad_enabled() and not chosen and isinstance(self.norm, nn.Identity)

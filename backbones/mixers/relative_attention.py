@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import Linear
+from ..layers import Linear, attention
 
 
 @MIXERS.register_module()
@@ -34,16 +34,9 @@ class RelativeAttention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, height, width, dim = x.shape
-        q, k, v = (
-            self.qkv(x)
-            .reshape(batch, height * width, 3, self.num_heads, dim // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-        bias = self.bias(height, width).to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(x.transpose(1, 2).reshape(batch, height, width, dim))
+        height, width = x.shape[1:3]
+        qkv = self.qkv(x).flatten(1, 2)
+        return self.proj(attention(qkv, self.num_heads, self.bias(height, width).to(qkv.dtype))).view(x.shape)
 
     def bias(self, height: int, width: int) -> Tensor:
         """(num_heads, H * W, H * W): the table at key less query."""

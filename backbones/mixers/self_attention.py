@@ -1,10 +1,9 @@
 """Self-attention of all tokens to all (Transformer, arXiv:1706.03762)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers import Linear
+from ..layers import Linear, attention
 
 
 @MIXERS.register_module()
@@ -35,7 +34,4 @@ class SelfAttention(nn.Module):
         self.proj = Linear(width, dim, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Three of (B, heads, L, D), views of what one projection gave.
-        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).flatten(2)).view(x.shape)
+        return self.proj(attention(self.qkv(x).flatten(1, 2), self.num_heads)).view(x.shape)

@@ -1,11 +1,9 @@
 """Self-attention within windows, without shift, bias or mask (DaViT, arXiv:2204.03645)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import MIXERS
-from ..layers.linear import Linear
-from ..layers.windows import crop, pad_to_multiple, window_partition, window_reverse
+from ..layers import Linear, attention, crop, pad_to_multiple, window_partition, window_reverse
 
 
 @MIXERS.register_module()
@@ -48,7 +46,4 @@ class WindowAttention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """Windows (B * N, h * w, C) -> the same shape."""
-        # Taken apart here and not first turned round: so the gradient comes together again in one copy.
-        parts = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        q, k, v = (part.transpose(1, 2) for part in parts)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(attention(self.qkv(x), self.num_heads))

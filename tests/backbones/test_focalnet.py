@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bestiary.backbones import FocalNet
-from bestiary.backbones.focalnet import FocalNetBlock
+from bestiary.backbones.layers import MetaFormerBlock, Mlp
 from bestiary.backbones.mixers import FocalModulation, Identity, Pooling, build_mixer
 from bestiary.checkpoints import build_classifier
 
@@ -182,7 +182,9 @@ def test_the_product_before_the_last_layer_is_not_kept():
 @pytest.mark.parametrize("post_norm", [True, False])
 def test_block_is_its_definition(post_norm, scaled):
     dim = 6
-    block = randomised(FocalNetBlock(dim, FocalModulation(dim), 2.5, post_norm, 0.5 if scaled else None, 0.0))
+    norms, mlp = (nn.LayerNorm(dim), nn.LayerNorm(dim)), Mlp(dim, int(2.5 * dim))
+    scale = 0.5 if scaled else None
+    block = randomised(MetaFormerBlock(dim, FocalModulation(dim), mlp, norms, scale, post_norm=post_norm))
     assert block.mlp.fc1.weight.shape == (15, dim)
     x = picture(2, 4, 3, dim)
 

@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bestiary.backbones import MaxViT, build_backbone
-from bestiary.backbones.layers.mbconv import Act, MBConv, SqueezeExcite, halved
+from bestiary.backbones.layers import Act
+from bestiary.backbones.layers.mbconv import MBConv, halved
+from bestiary.backbones.layers.squeeze_excite import SqueezeExcite
 from bestiary.backbones.mixers import BlockAttention, GridAttention, build_mixer
 from bestiary.backbones.mixers.block_grid_attention import RelativePositionMlp, RelativePositionTable, resize_table
 from bestiary.checkpoints import build_classifier, convert_state_dict

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from bestiary.backbones import PoolFormer
-from bestiary.backbones.layers import GroupNorm1, Mlp
-from bestiary.backbones.metaformer import MetaFormerBlock
+from bestiary.backbones.layers import GroupNorm1, MetaFormerBlock, Mlp
 from bestiary.backbones.mixers import Pooling
 from bestiary.checkpoints import build_classifier, convert_state_dict
 from bestiary.heads import LinearHead

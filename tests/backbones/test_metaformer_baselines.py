@@ -20,8 +20,7 @@ from bestiary.backbones import (
     build_backbone,
     list_backbones,
 )
-from bestiary.backbones.layers import GroupNorm1, Scale, StarMlp, StarReLU
-from bestiary.backbones.metaformer import MetaFormerBlock
+from bestiary.backbones.layers import GroupNorm1, MetaFormerBlock, Scale, StarMlp, StarReLU
 from bestiary.backbones.mixers import RandomMixing, SelfAttention, SepConv
 from bestiary.checkpoints import build_classifier
 from bestiary.heads import LinearHead, MlpHead

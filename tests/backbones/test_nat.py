@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bestiary.backbones import NAT, DiNAT, DiNATs, IsotropicDiNAT, ViTRPB, build_backbone
+from bestiary.backbones.layers import MetaFormerBlock, Mlp
 from bestiary.backbones.mixers import Neighborhood, RelativeAttention, build_mixer
-from bestiary.backbones.nat import NATBlock, OverlappingStem, PatchMerging, PatchStem
+from bestiary.backbones.nat import OverlappingStem, PatchMerging, PatchStem
 from bestiary.checkpoints import build_classifier
 from bestiary.heads import make_classifier
 from bestiary.kernels import use_backend
@@ -131,7 +132,8 @@ def norm(x, layer):
 
 
 def test_block_is_its_definition():
-    block = randomised(NATBlock(6, Neighborhood(6, num_heads=2, kernel_size=3), 2.5, 0.5, drop_path=0.0))
+    norms = nn.LayerNorm(6), nn.LayerNorm(6)
+    block = randomised(MetaFormerBlock(6, Neighborhood(6, num_heads=2, kernel_size=3), Mlp(6, 15), norms, 0.5))
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
     expected = x + block.layer_scale1.scale * attend_by_loops(norm(x, block.norm1)[0], block.token_mixer)
     hidden = norm(expected, block.norm2) @ block.mlp.fc1.weight.T + block.mlp.fc1.bias
