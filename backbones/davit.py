@@ -6,6 +6,7 @@ The towers of Florence-2 (Xiao et al., CVPR 2024, arXiv:2311.06242) are DaViTs a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class NormedDownsample(ConvDownsample):
         even = kernel_size % 2 == 0
         padding, norm = 0 if even else kernel_size // 2, nn.LayerNorm(in_channels)
         super().__init__(in_channels, out_channels, kernel_size, 2, padding, pad_input=even, norm=norm)
+        if even:  # the kernel lies in memory as the linear layer reads it, so that no copy is made and kept
+            self.conv.to(memory_format=torch.channels_last)
 
     def _reduce(self, x: Tensor) -> Tensor:
         if self.conv.kernel_size != (2, 2):
