@@ -2,8 +2,10 @@
 
 import importlib
 
+from .bi_level_routing import bi_level_routing_attention
 from .dispatch import backends, use_backend
 from .neighborhood_attention import neighborhood_attention
+from .selective_scan import scan_routes, selective_scan
 
 _HOME = {  # public name: its room, imported at first use
     "na1d": ".neighborhood_attention",
@@ -13,7 +15,7 @@ _HOME = {  # public name: its room, imported at first use
     "NeighborhoodAttention2D": ".neighborhood_attention",
     "NeighborhoodAttention3D": ".neighborhood_attention",
 }
-__all__ = ["backends", "neighborhood_attention", "use_backend", *_HOME]
+__all__ = ["backends", "bi_level_routing_attention", "neighborhood_attention", "use_backend", *_HOME]
 
 
 def __getattr__(name: str):
