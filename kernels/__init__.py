@@ -15,7 +15,15 @@ _HOME = {  # public name: its room, imported at first use
     "NeighborhoodAttention2D": ".neighborhood_attention",
     "NeighborhoodAttention3D": ".neighborhood_attention",
 }
-__all__ = ["backends", "bi_level_routing_attention", "neighborhood_attention", "use_backend", *_HOME]
+__all__ = [
+    "backends",
+    "bi_level_routing_attention",
+    "neighborhood_attention",
+    "scan_routes",
+    "selective_scan",
+    "use_backend",
+    *_HOME,
+]
 
 
 def __getattr__(name: str):

@@ -1,0 +1,163 @@
+"""The public operators of the selective scan, and the choice of the backend that computes them."""
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dispatch import Backend, Operator
+from . import chunked
+from .arguments import check_routes, check_scan
+from .reference import scan_routes_reference, selective_scan_reference
+
+
+def _scan_by_chunks(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state) -> tuple[Tensor, Tensor]:
+    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    u, delta = u.to(wide), _step_sizes(delta.to(wide).mT, delta_bias, delta_softplus, wide)  # delta (B, L, D) from here
+    b, c = (x[:, None] if x.ndim == 3 else x for x in (B.to(wide), C.to(wide)))
+    groups = max(b.shape[1], c.shape[1])
+    b, c = (x.expand(-1, groups, -1, -1).permute(0, 3, 1, 2) for x in (b, c))
+    sizes = groups, u.shape[1] // groups
+    start = None if initial_state is None else initial_state.to(wide).unflatten(1, sizes)
+    out, last = chunked.chunked_scan(
+        u.mT.unflatten(2, sizes), delta.unflatten(2, sizes), A.to(wide).unflatten(0, sizes), b, c, None, start
+    )
+    out = out.flatten(2).mT
+    if D is not None:
+        out = torch.addcmul(out, u, D.to(wide)[:, None])
+    if z is not None:
+        out = out * F.silu(z.to(wide))
+    return out.to(dtype), last.flatten(1, 2)
+
+
+def _routes_by_chunks(u, routes, delta, A, B, C, D, delta_bias, delta_softplus) -> Tensor:
+    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    delta = _step_sizes(delta.to(wide), delta_bias, delta_softplus, wide)
+    u = u.to(wide)
+    out, _ = chunked.chunked_scan(u, delta, A.to(wide), B.to(wide), C.to(wide), routes, None)
+    if D is not None:
+        sizes = u.shape[2], out.shape[2] // u.shape[2]
+        out = torch.addcmul(out.unflatten(2, sizes), u[:, :, :, None], D.to(wide).unflatten(0, sizes)).flatten(2, 3)
+    return out.to(dtype)
+
+
+def _step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool, dtype: torch.dtype) -> Tensor:
+    delta = delta if bias is None else delta + bias.to(dtype)
+    return F.softplus(delta) if softplus else delta
+
+
+OPERATOR = Operator(
+    "selective_scan",
+    {
+        "chunked": Backend(_scan_by_chunks, chunked.why_not),
+        "reference": Backend(selective_scan_reference, lambda call: None),
+    },
+)
+ROUTES = Operator(
+    "scan_routes",
+    {
+        "chunked": Backend(_routes_by_chunks, chunked.why_not),
+        "reference": Backend(scan_routes_reference, lambda call: None),
+    },
+)
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _transformed() -> bool:
+    """Inside forward-mode differentiation or a transform of torch.func, which registered operators do not know."""
+    functorch = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+    return functorch or forward_ad._current_level >= 0
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    initial_state: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The recurrence of Mamba (arXiv:2312.00752): h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t, y_t = <C_t, h_t> + D u_t.
+
+    Names, meanings and layouts are mamba-ssm's. All floating tensors have gradients.
+
+    Args:
+        u: (B, D, L); float16, bfloat16, float32 or float64.
+        delta: (B, D, L), step sizes dt.
+        A: (D, N), real or complex.
+        B, C: (B, G, N, L), G groups of channels in a row; (B, N, L), one group; (D, N), the same at each step. Of a
+            complex A: 2 L in place of L, real and imaginary part in turn, or complex (D, N).
+        D: (D,), what of the input is added to the output.
+        z: (B, D, L), gates: the output is multiplied by silu(z).
+        delta_bias: (D,), added to `delta`.
+        delta_softplus: whether softplus makes the step sizes, behind the bias.
+        return_last_state: return h_L as well.
+        initial_state: h_0, (B, D, N); None: zeros.
+        backend: None takes the fastest that can serve (`bestiary.kernels.backends('selective_scan')` lists them); a
+            name insists on that one.
+
+    Returns:
+        (B, D, L) in the dtype of `u`; with `return_last_state` also (B, D, N) in float32 (float64 for float64), complex
+        where A is. A complex A gives twice the real part. A sequence of length 0 gives h_0 as its last state.
+
+    The arithmetic is in float32, in float64 where `u` is; autocast changes nothing.
+
+    Raises:
+        InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
+    """
+    needs_grad = _needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, needs_grad, _transformed())
+    run = OPERATOR.backends[OPERATOR.choose(call, backend)].run
+    out, last = run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    return (out, last) if return_last_state else out
+
+
+def scan_routes(
+    u: Tensor,
+    routes: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Selective scans of a map along several routes at once; everything stays in the map's order, channels last.
+
+    The coefficients hang on a token and a route, not on the place in the route, so nothing need be permuted outside: a
+    backend walks the map by the table and leaves each result at its token.
+
+    Args:
+        u: (B, L, G, D), L tokens of G maps; float16, bfloat16, float32 or float64.
+        routes: (R, L), int64: in which order each route meets the tokens, a permutation a row (not checked). R is a
+            multiple of G: routes 0 to R / G - 1 walk the first map, and so on.
+        delta: (B, L, R, D), step sizes.
+        A: (R, D, N).
+        B, C: (B, L, R, N).
+        D, delta_bias: (R, D), as for `selective_scan`.
+        delta_softplus: whether softplus makes the step sizes, behind the bias.
+        backend: as for `selective_scan`; the operator's name is 'scan_routes'.
+
+    Returns:
+        (B, L, R, D), of each token what each route made of it, in the dtype of `u`.
+
+    The arithmetic is in float32, in float64 where `u` is; autocast changes nothing.
+
+    Raises:
+        InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
+    """
+    needs_grad = _needs_grad(u, delta, A, B, C, D, delta_bias)
+    call = check_routes(u, routes, delta, A, B, C, D, delta_bias, needs_grad, _transformed())
+    run = ROUTES.backends[ROUTES.choose(call, backend)].run
+    return run(u, routes, delta, A, B, C, D, delta_bias, delta_softplus)
