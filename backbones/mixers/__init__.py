@@ -13,6 +13,7 @@ from .block_grid_attention import BlockAttention, GridAttention
 from .channel_attention import ChannelAttention
 from .focal_modulation import FocalModulation
 from .identity import Identity
+from .multi_head_scan import MultiHeadScan
 from .neighborhood import Neighborhood
 from .pooling import Pooling
 from .random_mixing import RandomMixing
@@ -20,6 +21,7 @@ from .relative_attention import RelativeAttention
 from .self_attention import SelfAttention
 from .sep_conv import SepConv
 from .single_head_attention import SingleHeadAttention
+from .ss2d import SS2D
 from .window_attention import WindowAttention
 
 __all__ = [
@@ -28,10 +30,12 @@ __all__ = [
     "FocalModulation",
     "GridAttention",
     "Identity",
+    "MultiHeadScan",
     "Neighborhood",
     "Pooling",
     "RandomMixing",
     "RelativeAttention",
+    "SS2D",
     "SelfAttention",
     "SepConv",
     "SingleHeadAttention",
@@ -69,4 +73,4 @@ def _find(name: str) -> type[nn.Module]:
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()  # SS2D is ss2d
