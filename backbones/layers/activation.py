@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .linear import linear, onednn_takes, records
+from .linear import by_onednn, linear, product, records
 
-# The same as oneDNN's steps after a product, which PyTorch has for compiled graphs: no pass over memory of their own.
-ONEDNN_ACTS = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"), "silu": ("swish", [], "")}
+ACTS = ("gelu", "gelu_tanh", "silu")
 
 
 class Act(nn.Module):
@@ -22,8 +21,8 @@ class Act(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in ONEDNN_ACTS:
-            raise ValueError(f"Act: no activation {name!r}; there are {', '.join(ONEDNN_ACTS)}")
+        if name not in ACTS:
+            raise ValueError(f"Act: no activation {name!r}; there are {', '.join(ACTS)}")
         self.name = name
 
     def extra_repr(self) -> str:
@@ -40,8 +39,8 @@ class Act(nn.Module):
 
 def linear_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: Act) -> Tensor:
     """A linear layer and its activation: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
-    if onednn_takes(x, weight) and not records(x, weight) and x.shape[-1] == weight.shape[1]:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *ONEDNN_ACTS[act.name])
+    if by_onednn(x, weight) and not records(x, weight):
+        return product(x, weight, bias, act.name)
     return act(linear(x, weight, bias))
 
 

@@ -3,8 +3,12 @@
 On x86 PyTorch multiplies float32 matrices by MKL, which keeps its fastest code from processors that are not Intel's.
 oneDNN, in PyTorch for convolutions, does not: on an AMD EPYC with AVX-512 a layer and its input's gradient take 5 to
 40 % less time. Weights, shapes and rules are `torch.nn.Linear`'s; results differ by rounding.
+
+PyTorch's compiler would go back to MKL, and gives oneDNN no weights that change: in its graphs these layers are calls
+of one operator, `bestiary::linear`. Exported graphs keep the plain layer, which every runtime knows.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 def _mkl_is_slow() -> bool:
     cpu = Path("/proc/cpuinfo")
-    ours = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    ours = torch.backends.mkl.is_available() and HAS_ONEDNN
     return ours and cpu.exists() and "AuthenticAMD" in cpu.read_text(encoding="utf-8", errors="replace")
 
 
-# False leaves every product without an activation to PyTorch's own choice.
+# False leaves every product to PyTorch's own choice.
 USE_ONEDNN = _mkl_is_slow()
 
 
@@ -35,16 +41,73 @@ def autocasts(device: torch.device) -> bool:
 
 def onednn_takes(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's own operators serve a product or convolution of the two: eager float32 on a CPU."""
-    # A compiled or exported graph keeps the plain layer, which any backend knows.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
+    return not torch.compiler.is_compiling() and _fits_onednn(x, weight)
+
+
+def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or not HAS_ONEDNN:
         return False
     wide = x.dtype == weight.dtype == torch.float32 and not autocasts(x.device)
     plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
     return wide and plain and x.device.type == weight.device.type == "cpu" and x.numel() > 0
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies the two, called at once or from a compiled graph."""
+    # Where the sizes do not fit, PyTorch says it better.
+    return USE_ONEDNN and _fits_onednn(x, weight) and x.shape[-1] == weight.shape[1]
+
+
+# The function after a product, as oneDNN calls it.
+AFTER = {
+    "none": ("none", [], ""),
+    "gelu": ("gelu", [], "none"),
+    "gelu_tanh": ("gelu", [], "tanh"),
+    "silu": ("swish", [], ""),
+}
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = "none") -> Tensor:
+    """A linear layer with a function after it in the same pass; only "none" has a derivative, in compiled graphs."""
+    if torch.compiler.is_compiling():
+        return _in_graphs(x, weight, bias, act)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *AFTER[act])
+
+
+@torch.library.custom_op("bestiary::linear", mutates_args=())
+def _in_graphs(x: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *AFTER[act])
+
+
+@_in_graphs.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _derive(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(ctx, grad, lambda d_out, weight: _in_graphs(d_out, weight, None, "none")), None
+
+
+_in_graphs.register_autograd(_derive, setup_context=_keep)
+
+
+def _gradients(ctx, grad: Tensor, multiply: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor | None, ...]:
+    """Of x, weight and bias; `multiply` is the layer itself, so that the first has a derivative in its turn."""
+    x, weight = ctx.saved_tensors
+    d_x = d_weight = d_bias = None
+    grad = grad.contiguous()
+    rows = grad.flatten(0, -2)
+    if ctx.needs_input_grad[0]:
+        d_x = multiply(grad, weight.t())
+    if ctx.needs_input_grad[1]:
+        d_weight = rows.t() @ x.flatten(0, -2)  # here MKL is the faster
+    if ctx.needs_input_grad[2]:
+        d_bias = rows.sum(0)
+    return d_x, d_weight, d_bias
 
 
 class _Linear(torch.autograd.Function):
@@ -52,35 +115,23 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
+
+    setup_context = staticmethod(_keep)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        d_x = d_weight = d_bias = None
-        grad = grad.contiguous()
-        rows = grad.flatten(0, -2)
-        if ctx.needs_input_grad[0]:
-            d_x = linear(grad, weight.t())  # this function again, so that it has a derivative in its turn
-        if ctx.needs_input_grad[1]:
-            d_weight = rows.t() @ x.flatten(0, -2)  # here MKL is the faster
-        if ctx.needs_input_grad[2]:
-            d_bias = rows.sum(0)
-        return d_x, d_weight, d_bias
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, grad, linear)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: (..., C_in), weight (C_out, C_in) -> (..., C_out)."""
-    # Where the sizes do not fit, PyTorch says it better.
-    if not (USE_ONEDNN and onednn_takes(x, weight) and x.shape[-1] == weight.shape[1]):
+    if not by_onednn(x, weight):
         return F.linear(x, weight, bias)
-    if records(x, weight) or (bias is not None and records(bias)):
+    recorded = records(x, weight) or (bias is not None and records(bias))
+    if recorded and not torch.compiler.is_compiling():  # graphs derive the operator itself
         return _Linear.apply(x, weight, bias)
-    return _product(x, weight, bias)
+    return product(x, weight, bias)
 
 
 class Linear(nn.Linear):
@@ -92,7 +143,7 @@ class Linear(nn.Linear):
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
 
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    @register_flop_formula([torch.ops.mkldnn._linear_pointwise, torch.ops.bestiary.linear])
     def _operations(x, weight, *_, out_shape=None, **__) -> int:
         rows = 1
         for side in x[:-1]:

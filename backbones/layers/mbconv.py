@@ -6,9 +6,9 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from .activation import ONEDNN_ACTS, Act, linear_act
+from .activation import Act, linear_act
 from .conv_bn import norm_as_scale
-from .linear import Linear, onednn_takes, records
+from .linear import AFTER, Linear, onednn_takes, records
 from .squeeze_excite import SqueezeExcite
 
 
@@ -20,7 +20,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: Ac
     x = x.permute(0, 3, 1, 2)
     if act is not None and onednn_takes(x, weight) and not records(x, weight):
         x = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, [1, 1], [stride, stride], [1, 1], len(weight), *ONEDNN_ACTS[act.name]
+            x, weight, bias, [1, 1], [stride, stride], [1, 1], len(weight), *AFTER[act.name]
         )
         return x.permute(0, 2, 3, 1)
     x = F.conv2d(x, weight, bias, stride, padding=1, groups=len(weight)).permute(0, 2, 3, 1)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,3 +127,46 @@ def test_second_derivatives(library):
     wanted = torch.autograd.grad(first.square().sum(), [wide, exact.weight])
     for one, other in zip(second, wanted, strict=True):
         close(one, other, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_compiled_graphs_call_the_operator(library, bias):
+    torch.compiler.reset()  # else compilations of the other cases count against the limit
+    torch.manual_seed(5)
+    layer, mlp = Linear(6, 5, bias=bias), Mlp(5, 9)
+    x = torch.randn(2, 3, 6, requires_grad=True)
+    kept = []
+
+    def keep(graph, inputs):
+        kept.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    def of(run):
+        y = run(x)
+        return y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters(), *mlp.parameters()])
+
+    net = nn.Sequential(layer, mlp)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for one, other in zip(of(compiled), of(net), strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), net(x))
+    torch.compile(net, fullgraph=True, backend=keep)(x)
+    assert any("bestiary" in target for target in kept) == library
+
+
+def test_the_operator_is_well_formed():
+    torch.manual_seed(6)
+    x, weight, bias = torch.randn(3, 4, 6), torch.randn(5, 6), torch.randn(5)
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch is without oneDNN")
+    for given in ((x, weight, bias, "none"), (x, weight, None, "none")):
+        torch.library.opcheck(
+            torch.ops.bestiary.linear, [t.requires_grad_() if isinstance(t, torch.Tensor) else t for t in given]
+        )
+    for act, function in (("gelu", F.gelu), ("gelu_tanh", lambda v: F.gelu(v, approximate="tanh")), ("silu", F.silu)):
+        wanted = function(x.double() @ weight.double().T + bias.double())
+        with torch.no_grad():
+            torch.testing.assert_close(
+                torch.ops.bestiary.linear(x, weight, bias, act).double(), wanted, rtol=1e-5, atol=1e-5
+            )

@@ -91,7 +91,10 @@ def randomised(module, seed=0):
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_pooling_is_its_definition(shape, size):
     x = torch.randn(shape, dtype=torch.float64)
-    torch.testing.assert_close(Pooling(shape[-1], size)(x), pooling_by_loops(x, size))
+    pooling, wanted = Pooling(shape[-1], size), pooling_by_loops(x, size)
+    torch.testing.assert_close(pooling(x), wanted)
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(pooling, fullgraph=True, backend="aot_eager")(x), wanted)
 
 
 def test_pooling_takes_odd_windows():
