@@ -1,6 +1,7 @@
 """The zoo: a file a family, what they share in `layers/`, token mixers in `mixers/`."""
 
 from .base import Backbone
+from .biformer import BiFormer
 from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
@@ -14,6 +15,7 @@ from .timm_backbone import TimmBackbone
 
 __all__ = [
     "Backbone",
+    "BiFormer",
     "CAFormer",
     "ConvFormer",
     "DaViT",

@@ -5,6 +5,7 @@ import fnmatch
 from typing import Any
 
 from .base import Backbone
+from .biformer import BiFormer
 from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
@@ -15,6 +16,7 @@ from .resnet import ResNet
 from .shvit import SHViT
 
 FAMILIES: tuple[type[Backbone], ...] = (
+    BiFormer,
     CAFormer,
     ConvFormer,
     DaViT,

@@ -11,11 +11,12 @@ from ..backbones.base import Backbone
 from ..backbones.pretrained import LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import davit, focalnet, maxvit, metaformer, mobilenet_v2, nat, resnet, shvit
+from . import biformer, davit, focalnet, maxvit, metaformer, mobilenet_v2, nat, resnet, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
 KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
+    "biformer": biformer.biformer,
     "davit": davit.davit,
     "focalnet": focalnet.focalnet,
     "maxvit": maxvit.maxvit,

@@ -9,10 +9,13 @@ from typing import Any
 from torch import nn
 
 from ...registry import MIXERS
+from .bi_level_routing import BiLevelRouting
 from .block_grid_attention import BlockAttention, GridAttention
 from .channel_attention import ChannelAttention
+from .depthwise_mixing import DepthwiseMixing
 from .focal_modulation import FocalModulation
 from .identity import Identity
+from .lepe_attention import LepeAttention
 from .multi_head_scan import MultiHeadScan
 from .neighborhood import Neighborhood
 from .pooling import Pooling
@@ -25,11 +28,14 @@ from .ss2d import SS2D
 from .window_attention import WindowAttention
 
 __all__ = [
+    "BiLevelRouting",
     "BlockAttention",
     "ChannelAttention",
+    "DepthwiseMixing",
     "FocalModulation",
     "GridAttention",
     "Identity",
+    "LepeAttention",
     "MultiHeadScan",
     "Neighborhood",
     "Pooling",

@@ -16,6 +16,7 @@ NAT_TINY = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2
 ISOTROPIC_TINY = dict(depths=(3,), dims=(16,), num_heads=(2,), mlp_ratio=2.0, kernel_size=3)
 METAFORMER_TINY = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20))
 TINY = {  # a small arch of each family; scales of 1, so that every branch shows in the output
+    "biformer": dict(depths=(1, 2, 1, 1), dims=(8, 16, 24, 32), topk=(1, 4, 5, -2), n_win=3, head_dim=4),
     "davit": dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2), window_size=3),
     "dinat": NAT_TINY,
     "dinat_isotropic": ISOTROPIC_TINY,
