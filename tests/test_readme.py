@@ -25,8 +25,9 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-# What keeps a command small: data of a few pictures, one epoch.
+# What keeps a command small: data of a few pictures, one epoch, one mixer.
 SMALL = {
+    "ablate": ["--mixers", "identity"],
     "benchmark": ["--seconds", "0.5"],
     "data": ["--train", "2", "--val", "2", "--copies", "1"],
     "train": [
@@ -57,7 +58,7 @@ def test_the_commands_of_a_first_hour(tmp_path):
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
         ran.append(name)
-    assert ran == ["list", "data", "train", "test", "infer", "benchmark", "benchmark"]
+    assert ran == ["list", "data", "train", "test", "infer", "ablate", "benchmark", "benchmark"]
     assert (tmp_path / "predicted/sheet.png").is_file() and (tmp_path / "predicted/predictions.json").is_file()
 
 

@@ -19,6 +19,7 @@ from bestiary.engine.configs import find_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
 from bestiary.errors import InputError
+from bestiary.tools.jobs import environment
 
 ROOT = Path("work_dirs/quickstart")
 DATA = Path("data/digits")
@@ -148,10 +149,7 @@ def run(commands: Sequence[tuple[str | None, list[str]]]) -> list[float]:
     Raises:
         InputError: one of them failed. The others are stopped.
     """
-    # Memory that a training step frees is wanted again by the next one: glibc would give it back and fault it in anew.
-    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-    env = {**memory, **os.environ, "PYTHONUNBUFFERED": "1"}
-    began, jobs = time.monotonic(), []
+    began, jobs, env = time.monotonic(), [], environment()
     seconds = [0.0] * len(commands)
     for name, command in commands:
         pipe = None if name is None else subprocess.PIPE
