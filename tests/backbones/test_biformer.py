@@ -172,8 +172,17 @@ ROUTINGS = {
 }
 
 
-@pytest.mark.parametrize("size", [(6, 9), (7, 5), (2, 4)], ids=str)
-@pytest.mark.parametrize("name", ROUTINGS)
+# Maps that are divided, that are padded, and of fewer tokens than regions.
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, (7, 5)) for name in ROUTINGS]
+    + [(name, size) for name in ("released", "masked", "nchw", "masked avgpool") for size in ((6, 9), (2, 4))]
+    + [
+        pytest.param(name, size, marks=pytest.mark.slow)
+        for name in ROUTINGS
+        for size in ((6, 9), (2, 4), (1, 1), (8, 10))
+    ],
+)
 def test_bi_level_routing_is_its_definition(name, size):
     layer = randomised(BiLevelRouting(8, **dict(num_heads=2, n_win=3, topk=3) | ROUTINGS[name]))
     x = draw(2, *size, 8).requires_grad_()
