@@ -6,6 +6,7 @@ from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
 from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .mhs_vm import MHSVM, MHSVMEncoder
 from .mobilenet_v2 import MobileNetV2
 from .names import build_backbone, list_backbones
 from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
@@ -25,6 +26,8 @@ __all__ = [
     "IdentityFormer",
     "IsotropicDiNAT",
     "IsotropicNAT",
+    "MHSVM",
+    "MHSVMEncoder",
     "MaxViT",
     "MetaFormer",
     "NAT",

@@ -259,7 +259,10 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
-        x = self.downsample(x)
+        return self.run_blocks(self.downsample(x), with_cp)
+
+    def run_blocks(self, x: Tensor, with_cp: bool = False) -> Tensor:
+        """What comes behind the downsampling layer."""
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
         return x

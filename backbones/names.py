@@ -10,6 +10,7 @@ from .davit import DaViT
 from .focalnet import FocalNet
 from .maxvit import MaxViT
 from .metaformer import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .mhs_vm import MHSVM
 from .mobilenet_v2 import MobileNetV2
 from .nat import NAT, DiNAT, DiNATs, IsotropicDiNAT, IsotropicNAT, ViTRPB
 from .resnet import ResNet
@@ -26,6 +27,7 @@ FAMILIES: tuple[type[Backbone], ...] = (
     IdentityFormer,
     IsotropicDiNAT,
     IsotropicNAT,
+    MHSVM,
     MaxViT,
     MetaFormer,
     MobileNetV2,

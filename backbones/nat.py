@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import Backbone, Stage
-from .layers import Linear, MetaFormerBlock, Mlp, init_truncated, pad_to_multiple
+from .layers import MetaFormerBlock, Mlp, PatchMerging, PatchStem, init_truncated
 from .mixers import build_mixer
 from .mixers.relative_attention import resample
 
@@ -58,38 +58,6 @@ class OverlappingDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-
-
-class PatchStem(nn.Module):
-    """Non-overlapping patches, layer norm: (B, C_in, H, W) -> (B, H/p, W/p, dim), sizes rounded up by zeros."""
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, dim, patch_size, patch_size)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = pad_to_multiple(x.permute(0, 2, 3, 1), self.conv.stride)
-        x = self.conv(x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
-        return self.norm(x.permute(0, 2, 3, 1))
-
-
-class PatchMerging(nn.Module):
-    """Two by two tokens side by side, layer norm, one projection (Swin, arXiv:2103.14030).
-
-    (B, H, W, C) -> (B, H/2, W/2, C'), sizes rounded up by zeros. Of the four, the lower one of a column comes second.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = Linear(4 * in_channels, out_channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = pad_to_multiple(x, (2, 2))
-        batch, height, width, channels = x.shape
-        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 4, 2, 5)
-        return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels)))
 
 
 DEEP = (3, 4, 18, 5)

@@ -11,7 +11,7 @@ from ..backbones.base import Backbone
 from ..backbones.pretrained import LoadReport, compare_weights
 from ..errors import InputError
 from ..heads import make_classifier
-from . import biformer, davit, focalnet, maxvit, metaformer, mobilenet_v2, nat, resnet, shvit
+from . import biformer, davit, focalnet, maxvit, metaformer, mhs_vm, mobilenet_v2, nat, resnet, shvit
 from .key_map import KeyMap
 
 # A family's NAME: from one of its backbones to the key map of each layout; maps may hang on the arch.
@@ -27,6 +27,7 @@ KEY_MAPS: dict[str, Callable[[Backbone], dict[str, KeyMap]]] = {
     "convformer": metaformer.baselines,
     "caformer": metaformer.baselines,
     "poolformer": metaformer.poolformer,
+    "mhsvm": mhs_vm.mhs_vm,
     "mobilenetv2": mobilenet_v2.mobilenet_v2,
     "resnet": resnet.resnet,
     "shvit": shvit.shvit,

@@ -10,6 +10,7 @@ from .linear import Linear, linear
 from .metaformer_block import MetaFormerBlock
 from .mlp import Mlp, StarMlp
 from .norm import GroupNorm1
+from .patches import PatchMerging, PatchStem
 from .position import ConvPosEnc
 from .scale import Scale
 from .windows import crop, pad_to_multiple, window_partition, window_reverse
@@ -25,6 +26,8 @@ __all__ = [
     "Linear",
     "MetaFormerBlock",
     "Mlp",
+    "PatchMerging",
+    "PatchStem",
     "Scale",
     "StarMlp",
     "StarReLU",

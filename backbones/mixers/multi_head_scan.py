@@ -60,8 +60,12 @@ def route_attention(y: Tensor, threshold: float) -> Tensor:
     Its factor is the coefficient of variation over the routes, less `threshold`, cut at 0. The least value is taken off
     before the mean, and the deviation is the sample's (divisor R - 1).
     """
-    mean = (y - y.amin(dim=-2, keepdim=True)).mean(dim=-2)
-    variation = y.std(dim=-2) / (mean + 1e-5)
+    shifted = y - y.amin(dim=-2, keepdim=True)  # the routes differ little: the mean of all of it would be rounded
+    mean = shifted.mean(dim=-2, keepdim=True)
+    variance = (shifted - mean).square().sum(dim=-2) / (y.shape[-2] - 1)
+    varied = variance > 0  # the root has no slope at 0
+    deviation = torch.where(varied, variance, 1.0).sqrt() * varied
+    variation = deviation / (mean.squeeze(-2) + 1e-5)
     return y.sum(dim=-2) * F.relu(variation - threshold)
 
 
@@ -107,7 +111,8 @@ class MultiHeadScan(nn.Module):
         dim: channels; a multiple of the number of patterns.
         patterns: a scan pattern a head: 'continuous' (rows and columns in serpentines), 'diagonal', 'spiral', 'raster'.
         d_state: states a channel.
-        threshold: of the coefficient of variation over the routes, below which nothing passes; not learnt.
+        threshold: of the coefficient of variation over the routes, below which nothing passes; not learnt. Fresh routes
+            give nearly the same: above 0 few values pass at first, in narrow networks none, and none is then learnt.
         with_proj: whether norm and projection join the heads.
         gated: whether there are gates; without them there is no first linear layer either.
 
@@ -120,7 +125,7 @@ class MultiHeadScan(nn.Module):
         dim: int,
         patterns: tuple[str, ...] = ("continuous", "diagonal", "spiral", "raster"),
         d_state: int = 16,
-        threshold: float = 0.5,
+        threshold: float = 0.0,
         with_proj: bool = True,
         gated: bool = True,
     ) -> None:

@@ -41,7 +41,7 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, _ = x.shape
         x, gate = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self.conv(x)).reshape(batch, height * width, 1, -1)
+        u = F.silu(self.conv(x)).reshape(batch, height * width, 1, x.shape[-1])
         table = scan_table(("raster",), height, width, x.device)[list(ORDER)]
         y = self.scan(u, table).sum(dim=2).reshape(gate.shape)
         return self.out_proj(self.norm(y) * F.silu(gate))

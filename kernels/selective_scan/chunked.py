@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .arguments import Call
 
-STATES_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}  # of one step; 0.5 MB in float32
+STATES_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 22}  # of one step: on a CPU too few for threads to wait for each other
 STATES_OF_A_BLOCK = {"cpu": 1 << 22, "cuda": 1 << 26}  # of all its steps, which the backward pass holds twice
 FEWEST_STEPS = 16  # of a chunk
 
@@ -271,11 +271,11 @@ def _save(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Ten
 
 
 def _backward(ctx: Any, d_out: Tensor | None, d_last: Tensor | None) -> tuple[Tensor | None, ...]:
-    u, delta, *_, initial_state = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once: checkpointing makes them again at each access
     if d_out is None:  # only the last state was used
-        d_out = torch.zeros_like(delta)
-    *gradients, d_initial = chunked_scan_backward(d_out, d_last, *ctx.saved_tensors)
-    return *gradients, None, None if initial_state is None else d_initial
+        d_out = torch.zeros_like(saved[1])
+    *gradients, d_initial = chunked_scan_backward(d_out, d_last, *saved)
+    return *gradients, None, None if saved[-1] is None else d_initial
 
 
 chunked_scan.register_autograd(_backward, setup_context=_save)

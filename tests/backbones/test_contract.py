@@ -28,6 +28,7 @@ TINY = {  # a small arch of each family; scales of 1, so that every branch shows
         depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), stem_dims=(4, 8), table_window=2, head_dim=4, full_drop_path=True
     ),
     "poolformer": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), layer_scale_init=1.0),
+    "mhsvm": dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), d_state=2),
     "mobilenetv2": dict(
         depths=(1, 2, 2, 1), dims=(8, 12, 16, 20), stem_dims=(8, 8), expand_ratio=2, attn="ela_b", attn_place="hidden"
     ),

@@ -218,7 +218,8 @@ def test_initial_values():
     assert float(steps.log().std()) == pytest.approx(math.log(100) / 12**0.5, rel=0.1)
     torch.testing.assert_close(scan.A_log.exp(), torch.arange(1.0, 17.0).expand(4, 64, 16))
     assert (scan.D == 1).all()
-    assert 0.98 / 8 < scan.x_proj.abs().max() <= 1 / 8 and float(scan.x_proj.std()) == pytest.approx(12**-0.5 / 4, rel=0.03)
+    assert 0.98 / 8 < scan.x_proj.abs().max() <= 1 / 8
+    assert float(scan.x_proj.std()) == pytest.approx(12**-0.5 / 4, rel=0.03)
     assert 0.95 / 2 < scan.dt_proj.abs().max() <= 1 / 2
     assert scan.x_proj.shape == (4, 36, 64) and scan.dt_proj.shape == (4, 64, 4)
 

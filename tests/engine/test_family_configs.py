@@ -14,7 +14,7 @@ from bestiary.inputs.digits import make_digits
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*/*_digits.py") if path.parent.name not in ("quickstart", "_base_"))
 DETECTORS = [path for path in FILES if path.name.startswith("mask-rcnn")]
-SEGMENTORS = [path for path in FILES if path.name.startswith("upernet")]
+SEGMENTORS = [path for path in FILES if path.name.startswith(("upernet", "unet"))]
 by_name = dict(ids=lambda path: path.stem)
 
 
