@@ -1,7 +1,7 @@
 """Bi-level routed attention by gathering the routed keys and values, in plain PyTorch.
 
 Keys and values are copied `topk` times, some regions of queries at a time. While training, the copies of large maps are
-not kept: they are made again in the backward pass. Letters: see `regions.py`.
+not kept: they are made again in the backward pass. A compiled graph copies all at once. Letters: see `regions.py`.
 """
 
 import torch
@@ -52,9 +52,9 @@ def run(
         x is not None and x.requires_grad for x in (queries, keys, values, factors)
     )
     gathered = index[:, 0].numel() * keys.shape[1] * (keys.shape[2] + values.shape[2])
-    some = max(1, GATHERED_ELEMENTS // gathered)
-    # A compiler weighs keeping against recomputing by itself.
-    recomputes = records and some < regions and not torch.compiler.is_compiling()
+    # A compiler weighs keeping against recomputing by itself; and slices would tie its graph to one batch size.
+    some = regions if torch.compiler.is_compiling() else max(1, GATHERED_ELEMENTS // gathered)
+    recomputes = records and some < regions
     outs = []
     with no_autocast(q.device):
         for start in range(0, regions, some):

@@ -324,6 +324,19 @@ def test_compiles_and_exports(backend):
 
 
 @by_backend
+def test_exports_for_any_batch(backend):
+    class Layer(torch.nn.Module):
+        def forward(self, q, k, v):
+            return bi_level_routing_attention(q, k, v, 2, 2, None, v, backend=backend)
+
+    batch = torch.export.Dim("batch", min=1, max=64)
+    shapes = dict.fromkeys("qkv", {0: batch})
+    exported = torch.export.export(Layer(), qkv(2, (6, 8), 2, 4), dynamic_shapes=shapes).module()
+    others = qkv(5, (6, 8), 2, 4, seed=3)
+    torch.testing.assert_close(exported(*others), Layer()(*others))
+
+
+@by_backend
 def test_autocast(backend):
     q, k, v = qkv(2, (6, 8), 2, 4, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
