@@ -90,7 +90,7 @@ def compare(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 110)
     record: dict[str, Any] = {
         "tool": "bench_backbones",
-        "arguments": {key: value for key, value in vars(args).items() if value is not None},
+        "arguments": {key: value for key, value in vars(args).items() if value is not None and key != "out"},
         "machine": machine.describe(device),
         "versions": machine.versions() | {"timm": timm.__version__},
         "results": [],
