@@ -40,11 +40,19 @@ token_mixers = dict(
     ss2d="ss2d",
     multi_head_scan="multi_head_scan",
 )
-# What `--fast` changes.
+# What `--fast` changes: a block a stage, two epochs of small batches, pictures as they are (to shear and turn them takes
+# longer than to learn from them), read in the training process: side by side, trainings fill the cores by themselves.
 fast = dict(
-    train_cfg=dict(max_epochs=3, val_interval=3),
+    model=dict(
+        backbone=dict(arch=dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))), head=dict(in_channels=128)
+    ),
+    train_dataloader=dict(
+        batch_size=16, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.test_pipeline)
+    ),
+    val_dataloader=dict(num_workers=0, persistent_workers=False),
+    train_cfg=dict(max_epochs=2, val_interval=2),
     param_scheduler=[
         dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=40),
-        dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=3, eta_min=0, convert_to_iter_based=True),
+        dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=2, eta_min=0, convert_to_iter_based=True),
     ],
 )

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from bestiary.backbones import mixers
 from bestiary.engine.configs import load_config
-from bestiary.registry import MIXERS
 from bestiary.tools import ablate as tool
 
 NAMES = ("identity", "pooling", "block_and_grid_attention")
@@ -49,7 +49,7 @@ def test_the_config_has_every_mixer_of_the_zoo():
     given = load_config(tool.CONFIG).token_mixers.values()
     flat = [one for mixer in given for one in ([mixer] if isinstance(mixer, str | dict) else mixer)]
     used = {one if isinstance(one, str) else one["type"] for one in flat}
-    snake = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in MIXERS.module_dict}
+    snake = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in mixers.__all__ if name != "build_mixer"}
     assert used == snake
 
 
@@ -74,7 +74,9 @@ def test_configs_are_written_and_what_is_done_is_not_done_again(calls):
     folder = Path("work_dirs/ablations/token_mixers_digits")
     written = load_config(str(folder / "fast/pooling.py"))
     assert list(written.model.backbone.token_mixers) == ["pooling"] * 4
-    assert written.train_cfg.max_epochs == 3 and written.param_scheduler[1].end == 3
+    assert written.train_cfg.max_epochs == 2 and written.param_scheduler[1].end == 2
+    assert written.model.backbone.arch.depths == (1, 1, 1, 1) and written.train_dataloader.batch_size == 16
+    assert [step.type for step in written.train_dataloader.dataset.pipeline] == ["LoadPicture", "PackImageInputs"]
     assert written.train_cfg.type == "EpochBasedTrainLoop" and "fast" not in written
     calls.asked.clear()
     assert tool.main(["--fast", *mixers]) == 0
