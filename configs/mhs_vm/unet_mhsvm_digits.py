@@ -8,9 +8,9 @@ custom_imports = dict(imports=["bestiary", "bestiary.heads.mhs_vm_head"])
 work_dir = "work_dirs/mhs_vm/unet_digits"
 
 scan = dict(d_state=1)
-dims = (24, 48, 96, 192)
+dims = (48, 64, 128, 192)  # the last layer has a quarter of the first's channels, for eleven classes
 model = dict(
-    backbone=dict(_delete_=True, type="bestiary.MHSVMEncoder", arch=dict(depths=(1, 1, 2, 1), dims=dims), **scan),
+    backbone=dict(_delete_=True, type="bestiary.MHSVMEncoder", arch=dict(depths=(1, 2, 4, 2), dims=dims), **scan),
     decode_head=dict(
         _delete_=True,
         type="bestiary.MHSVMHead",
@@ -23,3 +23,14 @@ model = dict(
     ),
     auxiliary_head=None,
 )
+
+# Twice the steps in the same time: from scratch the network needs them more than large batches.
+train_dataloader = dict(batch_size=8)
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+max_iters = 340
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=max_iters, eta_min=0),
+]

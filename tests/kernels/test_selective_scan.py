@@ -20,6 +20,8 @@ F64 = torch.float64
 
 def by_loops(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, h0=None):
     """One number at a time, in Python's floats; B and C (B, N, L) or (B, G, N, L)."""
+    given = (u, delta, A, B, C, D, z, delta_bias, h0)
+    u, delta, A, B, C, D, z, delta_bias, h0 = (None if x is None else x.detach() for x in given)
     batch, channels, length = u.shape
     states = A.shape[1]
     B, C = (x[:, None] if x.ndim == 3 else x for x in (B, C))
