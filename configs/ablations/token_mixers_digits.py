@@ -40,12 +40,11 @@ token_mixers = dict(
     ss2d="ss2d",
     multi_head_scan="multi_head_scan",
 )
-# What `--fast` changes: a block a stage, two epochs of small batches. Pictures stay as they are, since to shear and turn
-# them takes longer than to learn from them, and are read in the training process: side by side, trainings fill the cores.
+# What `--fast` changes: a block a stage, two epochs of small batches. Pictures stay as they are, since to shear and
+# turn them takes longer than to learn from them, and are read in the training process: side by side, trainings fill
+# the cores.
 fast = dict(
-    model=dict(
-        backbone=dict(arch=dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))), head=dict(in_channels=128)
-    ),
+    model=dict(backbone=dict(arch=dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))), head=dict(in_channels=128)),
     train_dataloader=dict(
         batch_size=16, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.test_pipeline)
     ),
