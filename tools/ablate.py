@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -151,8 +151,8 @@ def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool) -> di
 
 def network(cfg: Config) -> nn.Module:
     """The config's model with initial values, for sizes and speeds."""
-    init_default_scope(cfg.get("default_scope", "bestiary"))
-    return MODELS.build(cfg.model).eval()
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "bestiary")):
+        return MODELS.build(cfg.model).eval()
 
 
 def sizes(cfg: Config) -> dict[str, int]:

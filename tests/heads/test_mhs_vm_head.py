@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,6 +14,13 @@ from bestiary.heads.mhs_vm_head import MHSVMHead, PatchExpand
 
 SMALL = dict(depths=(1, 1, 2, 1), dims=(8, 12, 16, 20))
 SCAN = dict(patterns=["continuous", "spiral"], d_state=2)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """mmseg finds its losses in its own scope, as under its configs, whatever earlier tests have set."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
 
 
 class UNet(nn.Module):

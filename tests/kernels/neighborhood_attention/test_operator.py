@@ -91,13 +91,13 @@ def test_a_forced_backend_is_let_go_after_an_error(compiled, served):
 
 
 def test_names_that_are_not_there():
-    with pytest.raises(InputError, match="no operator 'global_attention'; there are neighborhood_attention"):
+    with pytest.raises(InputError, match="no operator 'global_attention'; there are .*neighborhood_attention"):
         with use_backend("cpu", "global_attention"):
             pass
     with pytest.raises(InputError, match="no backend 'mps'; there are .*reference"):
         with use_backend("mps"):
             pass
-    with pytest.raises(InputError, match="no operator 'global_attention'; there are neighborhood_attention"):
+    with pytest.raises(InputError, match="no operator 'global_attention'; there are .*neighborhood_attention"):
         backends("global_attention")
 
 
