@@ -191,6 +191,7 @@ for runner in runners:
     assert torch.equal(*all_of_them)
     # One write: two processes share the pipe, and print writes a line in pieces.
     sys.stdout.write(f"trained {runner.iter} {torch.distributed.get_backend()}\\n")
+torch.distributed.destroy_process_group()  # else gloo's threads may outlive what they use, and abort the process
 """
 
 
