@@ -24,6 +24,13 @@ class Arch:
         return repr(self.name)
 
 
+def doubling(depths: tuple[int, ...], dim: int, head_dim: int | None = None, **more: Any) -> dict[str, Any]:
+    """Sizes of an arch whose channels double from stage to stage, with heads of `head_dim` channels or without."""
+    dims = tuple(dim * 2**stage for stage in range(len(depths)))
+    heads = {} if head_dim is None else dict(num_heads=tuple(width // head_dim for width in dims))
+    return dict(depths=depths, dims=dims, **heads, **more)
+
+
 class FreezableModule(BaseModule):
     """Keeps what `_freeze` freezes, and batch norms if `norm_eval`, in evaluation mode while training."""
 

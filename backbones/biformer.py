@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import Backbone, Stage
+from .base import Backbone, Stage, doubling
 from .layers import ConvPosEnc, MetaFormerBlock, Mlp, init_truncated, pad_to_multiple
 from .layers.mbconv import channels_norm
 from .mixers import DepthwiseMixing, build_mixer
@@ -84,12 +84,7 @@ class BiFormerBlock(MetaFormerBlock):
         return super().forward(self.pos_embed(x))
 
 
-def _sizes(depths: tuple[int, ...], dim: int, **more: Any) -> dict[str, Any]:
-    """Channels double from stage to stage."""
-    return dict(depths=depths, dims=tuple(dim * 2**stage for stage in range(4)), **more)
-
-
-STL = _sizes((2, 2, 6, 2), 96, mlp_ratio=4.0, swin_layout=True)
+STL = doubling((2, 2, 6, 2), 96, mlp_ratio=4.0, swin_layout=True)
 
 
 @MODELS.register_module()
@@ -120,9 +115,9 @@ class BiFormer(Backbone):
 
     NAME = "biformer"
     ARCHS: dict[str, dict[str, Any]] = {
-        "tiny": _sizes((2, 2, 8, 2), 64),
-        "small": _sizes((4, 4, 18, 4), 64),
-        "base": _sizes((4, 4, 18, 4), 96),
+        "tiny": doubling((2, 2, 8, 2), 64),
+        "small": doubling((4, 4, 18, 4), 64),
+        "base": doubling((4, 4, 18, 4), 96),
         "stl": STL,
         "stl_nchw": STL | dict(form="nchw", topk=(1, 4, 16, ATTENTION)),
     }

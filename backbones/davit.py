@@ -4,6 +4,7 @@ The towers of Florence-2 (Xiao et al., CVPR 2024, arXiv:2311.06242) are DaViTs a
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import Backbone, Stage
+from .base import Backbone, Stage, doubling
 from .layers import ConvDownsample, ConvPosEnc, ConvStem, Mlp, init_truncated, linear, pad_to_multiple, window_partition
 from .mixers import build_mixer
 
@@ -55,10 +56,7 @@ class DaViTBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def _sizes(depths: tuple[int, ...], dim: int) -> dict[str, Any]:
-    """Channels double from stage to stage, heads have 32."""
-    dims = tuple(dim * 2**stage for stage in range(4))
-    return dict(depths=depths, dims=dims, num_heads=tuple(width // 32 for width in dims))
+_sizes = partial(doubling, head_dim=32)
 
 
 FLORENCE2 = dict(window_size=12, down_kernel_size=3, channel_form="florence2")

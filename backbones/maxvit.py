@@ -13,7 +13,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import Backbone, Stage
+from .base import Backbone, Stage, doubling
 from .layers import Act, MetaFormerBlock, Mlp
 from .layers.conv_bn import norm_as_scale
 from .layers.mbconv import MBConv
@@ -81,12 +81,7 @@ def _archs() -> dict[str, dict[str, Any]]:
         ("xlarge", (2, 6, 14, 2), 192, 192),
     ):
         for side in (224, 384, 512):
-            archs[f"{size}_tf_{side}"] = dict(
-                depths=depths,
-                dims=tuple(width * 2**stage for stage in range(4)),
-                stem_dims=(stem, stem),
-                table_window=side // 32,
-            )
+            archs[f"{size}_tf_{side}"] = doubling(depths, width, stem_dims=(stem, stem), table_window=side // 32)
     for name, depths, width, stem, side, more in (
         ("pico_rw_256", (2, 2, 5, 2), 32, (24, 32), 256, {}),
         ("nano_rw_256", (1, 2, 3, 1), 64, (32, 64), 256, {}),
@@ -100,15 +95,7 @@ def _archs() -> dict[str, dict[str, Any]]:
         ("rmlp_base_rw_224", (2, 6, 14, 2), 96, (32, 64), 224, dict(rel_pos="mlp")),
         ("rmlp_base_rw_384", (2, 6, 14, 2), 96, (32, 64), 384, dict(rel_pos="mlp")),
     ):
-        archs[name] = dict(
-            depths=depths,
-            dims=tuple(width * 2**stage for stage in range(4)),
-            stem_dims=stem,
-            table_window=side // 32,
-            style="rw",
-            **LIKE_TIMM,
-            **more,
-        )
+        archs[name] = doubling(depths, width, stem_dims=stem, table_window=side // 32, style="rw", **LIKE_TIMM, **more)
     return archs
 
 

@@ -13,7 +13,7 @@ from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import Backbone, Stage
+from .base import Backbone, Stage, doubling
 from .layers import PatchMerging, PatchStem, init_truncated
 from .mixers import build_mixer
 
@@ -29,11 +29,6 @@ class ScanBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.token_mixer(self.norm(x)))
-
-
-def _sizes(depths: tuple[int, ...], dim: int) -> dict[str, Any]:
-    """Channels double from stage to stage."""
-    return dict(depths=depths, dims=tuple(dim * 2**stage for stage in range(4)))
 
 
 SCAN = dict(
@@ -59,9 +54,9 @@ class MHSVM(Backbone):
 
     NAME = "mhsvm"
     ARCHS: dict[str, dict[str, Any]] = {
-        "tiny": _sizes((2, 2, 14, 2), 128),
-        "small": _sizes((2, 2, 31, 2), 128),
-        "base": _sizes((2, 2, 29, 2), 176),
+        "tiny": doubling((2, 2, 14, 2), 128),
+        "small": doubling((2, 2, 31, 2), 128),
+        "base": doubling((2, 2, 29, 2), 176),
     }
     DEFAULTS = SCAN | dict(out_norm=True)
     OUT_NORM = nn.LayerNorm
@@ -97,8 +92,8 @@ class MHSVMEncoder(MHSVM):
     """
 
     ARCHS = {
-        "small": _sizes((2, 2, 2, 2), 96),
-        "large": _sizes((2, 2, 9, 2), 96),
+        "small": doubling((2, 2, 2, 2), 96),
+        "large": doubling((2, 2, 9, 2), 96),
     }
     DEFAULTS = SCAN
 

@@ -5,6 +5,7 @@ ViT's. Dilations hang on the task, not on the weights: see `DILATIONS`.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import Backbone, Stage
+from .base import Backbone, Stage, doubling
 from .layers import MetaFormerBlock, Mlp, PatchMerging, PatchStem, init_truncated
 from .mixers import build_mixer
 from .mixers.relative_attention import resample
@@ -63,10 +64,7 @@ class OverlappingDownsample(nn.Module):
 DEEP = (3, 4, 18, 5)
 
 
-def _sizes(depths: tuple[int, ...], dim: int, **more: Any) -> dict[str, Any]:
-    """Channels double from stage to stage, heads have 32."""
-    dims = tuple(dim * 2**stage for stage in range(4))
-    return dict(depths=depths, dims=dims, num_heads=tuple(width // 32 for width in dims), **more)
+_sizes = partial(doubling, head_dim=32)
 
 
 @MODELS.register_module()

@@ -1,9 +1,10 @@
 """How another code names and shapes the weights of a network."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Rule = tuple[str, str | Callable[[re.Match], str]]
@@ -48,6 +49,33 @@ class KeyMap:
         if self.pointwise(key):
             return values[0].flatten(1) if values[0].ndim == 4 else values[0]
         return self.join(key, *values) if self.join else values[0]
+
+    def names(self, keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Their names of each of our keys that they have."""
+        return {key: names for key in keys if (names := self.theirs(key))}
+
+    def weights(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their state dict without what is no weight."""
+        return {key: value for key, value in state_dict.items() if not self.skip(key)}
+
+    def read(self, names: Mapping[str, tuple[str, ...]], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our weights by key, those of which all of their parts are given."""
+        return {
+            key: self.to_ours(key, *(given[name] for name in theirs))
+            for key, theirs in names.items()
+            if all(name in given for name in theirs)
+        }
+
+    def write(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their state dict out of ours; what they have no place for is left out."""
+        converted: dict[str, Tensor] = {}
+        for key, value in ours.items():
+            if not (names := self.theirs(key)):
+                continue
+            for name, part in zip(names, self.from_ours(key, value), strict=True):
+                # Where several of ours have one name there, they are its rows.
+                converted[name] = torch.cat([converted[name], part]) if name in converted else part
+        return converted
 
 
 def matching(pattern: str) -> Callable[[str], bool]:

@@ -85,9 +85,8 @@ def unet_from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
         InputError: keys that the network has not, or that are missing.
     """
     key_map = _key_map(model.backbone, skip=ALIASES)
-    theirs = {key: key_map.theirs(key) for key in _own(model)}
-    given = {key: value for key, value in state_dict.items() if not key_map.skip(key)}
-    wanted = {name for names in theirs.values() for name in names}
+    names, given = key_map.names(_own(model)), key_map.weights(state_dict)
+    wanted = {name for theirs in names.values() for name in theirs}
     for kind, keys in (("unexpected", given.keys() - wanted), ("missing", wanted - given.keys())):
         if keys:
             some = ", ".join(sorted(keys)[:5])
@@ -95,15 +94,12 @@ def unet_from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
                 f"not weights of this MHS-VM U-Net: {len(keys)} {kind} keys, {some}; "
                 "see that depths, patterns and num_classes are the file's"
             )
-    return {key: key_map.to_ours(key, *(given[name] for name in names)) for key, names in theirs.items()}
+    return key_map.read(names, given)
 
 
 def unet_to_official(model: nn.Module) -> dict[str, Tensor]:
     """The weights of such a segmentor under the authors' names, each once."""
-    key_map, converted = _key_map(model.backbone, skip=ALIASES), {}
-    for key, value in _own(model).items():
-        converted.update(zip(key_map.theirs(key), key_map.from_ours(key, value), strict=True))
-    return converted
+    return _key_map(model.backbone, skip=ALIASES).write(_own(model))
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:

@@ -84,24 +84,13 @@ class Network:
             self._check_known(ours, self.own_keys, source)
             return ours
         key_map = self.key_maps[source]
-        theirs = {key: names for key in self.own_keys if (names := key_map.theirs(key))}
-        given = {key: value for key, value in state_dict.items() if not key_map.skip(key)}
-        self._check_known(given, {name for names in theirs.values() for name in names}, source)
-        return {
-            key: key_map.to_ours(key, *(given[name] for name in names))
-            for key, names in theirs.items()
-            if all(name in given for name in names)
-        }
+        names, given = key_map.names(self.own_keys), key_map.weights(state_dict)
+        self._check_known(given, {name for theirs in names.values() for name in theirs}, source)
+        return key_map.read(names, given)
 
     def from_ours(self, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
         """Keys backbone.*, head.* -> a layout's names and shapes; what the layout has not is left out."""
-        key_map, converted = self.key_maps[target], {}
-        for key, value in state_dict.items():
-            if names := key_map.theirs(key):
-                for name, part in zip(names, key_map.from_ours(key, value), strict=True):
-                    # Where several of ours have one name there, they are its rows.
-                    converted[name] = torch.cat([converted[name], part]) if name in converted else part
-        return converted
+        return self.key_maps[target].write(state_dict)
 
     def readings(self, state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """The weights under our keys, as each layout reads them that has all their names.

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from bestiary.engine.progress import clock
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import machine
-from bestiary.tools.jobs import environment
+from bestiary.tools.jobs import cores, environment
 from bestiary.tools.options import need
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
@@ -65,8 +64,7 @@ def ablate(args: argparse.Namespace) -> None:
     need(cfg, args.config, "model", "token_mixers", "picture_size", "train_dataloader", "work_dir")
     folder = Path(args.work_dir or cfg.work_dir) / ("fast" if args.fast else "full")
     configs = {name: with_mixer(cfg, mixer, args.fast) for name, mixer in chosen(cfg, args.mixers).items()}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = args.jobs or cores
+    jobs = args.jobs or cores()
     digits = Path(cfg.train_dataloader.dataset.get("data_root", "")).is_relative_to(DIGITS)
     if digits and not (DIGITS / "digits.json").exists():
         print(f"data: the bundled handwritten digits, into {DIGITS}", flush=True)
@@ -75,7 +73,7 @@ def ablate(args: argparse.Namespace) -> None:
     print(f"{len(configs)} mixers in one body, {jobs} at a time; into {folder}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         runs = {
-            name: pool.submit(train, name, config, folder, max(1, cores // jobs), args.fresh)
+            name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh)
             for name, config in configs.items()
         }
         trained = {name: run.result() for name, run in runs.items()}

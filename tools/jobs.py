@@ -8,3 +8,8 @@ def environment() -> dict[str, str]:
     # Memory that a training step frees is wanted again by the next one: glibc would give it back and fault it in anew.
     memory = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
     return {**memory, **os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from bestiary.engine.configs import find_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
 from bestiary.errors import InputError
-from bestiary.tools.jobs import environment
+from bestiary.tools.jobs import cores, environment
 
 ROOT = Path("work_dirs/quickstart")
 DATA = Path("data/digits")
@@ -79,12 +78,11 @@ def quickstart(fresh: bool = False) -> None:
     print(f"[1/5] data: the bundled handwritten digits, into {DATA}", flush=True)
     run([(None, ["data", "digits", str(DATA)])])
     seconds = {"data": round(time.monotonic() - began, 1)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print("[2/5] classifier: its backbone is what the other two start from", flush=True)
     # One core is left to the workers that read pictures: threads that wait for a busy core lose more than it gives.
-    trained = train([CLASSIFIER], max(1, cores - 1), fresh)
+    trained = train([CLASSIFIER], max(1, cores() - 1), fresh)
     print("[3/5] detector and segmentor, side by side", flush=True)
-    trained += train([DETECTOR, SEGMENTOR], max(1, cores // 2), fresh)
+    trained += train([DETECTOR, SEGMENTOR], max(1, cores() // 2), fresh)
     print("[4/5] predictions drawn on validation pictures", flush=True)
     drawing = time.monotonic()
     draw(TASKS, fresh)

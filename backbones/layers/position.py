@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def _autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+from .linear import autocasts
 
 
 class ConvPosEnc(nn.Module):
@@ -32,7 +30,7 @@ class ConvPosEnc(nn.Module):
         # The sum with the input is one more weight at the kernel's centre, not one more pass over the map. Not so where
         # the convolution would round the input to half precision, or the weight that 1 is added to.
         y, weight = x.permute(0, 3, 1, 2), self.conv.weight
-        wide = weight.dtype in (torch.float32, torch.float64) and not _autocast(x.device.type)
+        wide = weight.dtype in (torch.float32, torch.float64) and not autocasts(x.device)
         if wide:
             weight = weight + self.unit
         z = F.conv2d(y, weight, self.conv.bias, padding=self.conv.padding, groups=self.conv.groups)

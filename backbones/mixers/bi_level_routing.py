@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import bi_level_routing_attention
-from ...kernels.bi_level_routing import Routing, region_means, route
+from ...kernels.bi_level_routing import Routing, empty_regions, region_means, route
 from ...registry import MIXERS
 from ..layers import DepthwiseConv, Linear, crop, pad_to_multiple, window_partition, window_reverse
 
@@ -175,9 +175,7 @@ class BiLevelRouting(nn.Module):
         means = [region_means(y, grid, real) for y in (q, k)]
         if self.router is not None:
             means = [self.router(mean.to(self.router.weight.dtype)) for mean in means]
-        empty = None
-        if real is not None:
-            empty = region_means(real[..., None].float(), grid)[..., 0] == 0
+        empty = None if real is None else empty_regions(real, grid)
         return route(*means, min(self.topk, math.prod(grid)), self.scale, empty, self.soft_routing)
 
     def _pool(self, kv: Tensor, grid: tuple[int, int], mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

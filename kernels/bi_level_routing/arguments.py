@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ..tensors import DTYPES
 from .regions import Grid, Routing
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Call(NamedTuple):

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from ..dispatch import Backend, Operator
+from ..tensors import forward_mode, needs_grad
 from . import gather
 from .arguments import Call, as_routing, check
 from .reference import bi_level_routing_attention_reference
-from .regions import Grid, Routing, region_means, route, to_regions
+from .regions import Grid, Routing, empty_regions, region_means, route
 
 # A backend's `run` takes q, k, v, lepe, mask, the routing, the grid and the scale.
 BACKENDS = {
@@ -78,8 +78,7 @@ def bi_level_routing_attention(
         lepe = None if lepe is None else lepe.to(dtype)
     given = None if routing is None else as_routing(routing)
     learnt = q, k, v, lepe, None if given is None else given.weights
-    needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in learnt)
-    call = check(q, k, v, n_win, topk, scale, lepe, mask, given, needs_grad, forward_ad._current_level >= 0)
+    call = check(q, k, v, n_win, topk, scale, lepe, mask, given, needs_grad(*learnt), forward_mode())
     name = OPERATOR.choose(call, backend)
     if scale is None:
         scale = (call.heads * call.channels) ** -0.5
@@ -90,5 +89,4 @@ def bi_level_routing_attention(
 
 def _hard_routing(q: Tensor, k: Tensor, grid: Grid, topk: int, scale: float, mask: Tensor | None) -> Routing:
     means = region_means(q.flatten(3), grid, mask), region_means(k.flatten(3), grid, mask)
-    empty = None if mask is None else ~to_regions(mask, grid).any(-1)
-    return route(*means, topk, scale, empty)
+    return route(*means, topk, scale, None if mask is None else empty_regions(mask, grid))

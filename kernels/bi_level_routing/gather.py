@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..tensors import needs_grad, wide_dtype
 from .arguments import Call
-from .regions import Grid, Routing, from_regions, no_autocast, to_regions, wide_dtype
+from .regions import Grid, Routing, from_regions, grid_axes, no_autocast, to_regions
 
 # Keys and values gathered at a time, in elements.
 GATHERED_ELEMENTS = 1 << 22
@@ -48,9 +49,7 @@ def run(
         hidden = _each_head(~to_regions(mask, grid)[of_batch, routing.index].flatten(2), heads)  # B * N, R, K * U
 
     keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-    records = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (queries, keys, values, factors)
-    )
+    records = needs_grad(queries, keys, values, factors)
     gathered = index[:, 0].numel() * keys.shape[1] * (keys.shape[2] + values.shape[2])
     # A compiler weighs keeping against recomputing by itself; and slices would tie its graph to one batch size.
     some = regions if torch.compiler.is_compiling() else max(1, GATHERED_ELEMENTS // gathered)
@@ -80,9 +79,7 @@ def run(
 
 def _heads_first(x: Tensor, grid: Grid) -> Tensor:
     """(B, H, W, N, D) -> (B * N, R, T, D)."""
-    rows, columns = grid
-    x = x.unflatten(2, (columns, x.shape[2] // columns)).unflatten(1, (rows, x.shape[1] // rows))
-    return x.permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3).flatten(0, 1)
+    return grid_axes(x, grid).permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3).flatten(0, 1)  # one copy
 
 
 def _each_head(x: Tensor, heads: int) -> Tensor:

@@ -6,7 +6,8 @@ Letters: see `regions.py`.
 import torch
 from torch import Tensor
 
-from .regions import Grid, Routing, from_regions, no_autocast, to_regions, wide_dtype
+from ..tensors import wide_dtype
+from .regions import Grid, Routing, from_regions, no_autocast, to_regions
 
 
 def bi_level_routing_attention_reference(

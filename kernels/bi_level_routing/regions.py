@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..tensors import wide_dtype
+
 Grid = tuple[int, int]  # rows and columns of regions
 
 
@@ -29,12 +31,7 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(kind, enabled=False)
 
 
-def wide_dtype(x: Tensor) -> torch.dtype:
-    """What a 16-bit dtype is computed in: float32; others stay as they are."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _grid_axes(x: Tensor, grid: Grid) -> Tensor:
+def grid_axes(x: Tensor, grid: Grid) -> Tensor:
     """(B, H, W, ...) -> (B, rows, h, columns, w, ...), a view; the grid divides H and W."""
     rows, columns = grid
     return x.unflatten(2, (columns, x.shape[2] // columns)).unflatten(1, (rows, x.shape[1] // rows))
@@ -42,13 +39,18 @@ def _grid_axes(x: Tensor, grid: Grid) -> Tensor:
 
 def to_regions(x: Tensor, grid: Grid) -> Tensor:
     """(B, H, W, ...) -> (B, R, T, ...), tokens of a region in row order."""
-    return _grid_axes(x, grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return grid_axes(x, grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def from_regions(x: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """(B, R, T, ...) -> (B, H, W, ...), H and W as `size` says: the reverse of `to_regions`."""
     x = x.unflatten(2, (size[0] // grid[0], size[1] // grid[1])).unflatten(1, grid)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def empty_regions(mask: Tensor, grid: Grid) -> Tensor:
+    """Which regions of a mask (B, H, W) hold no token that counts: (B, R) bool."""
+    return ~to_regions(mask, grid).any(-1)
 
 
 def region_means(x: Tensor, grid: Grid, mask: Tensor | None = None) -> Tensor:
@@ -60,9 +62,9 @@ def region_means(x: Tensor, grid: Grid, mask: Tensor | None = None) -> Tensor:
     """
     wide = wide_dtype(x)
     if mask is None:
-        return _grid_axes(x, grid).mean((2, 4), dtype=wide).flatten(1, 2)
-    counts = _grid_axes(mask, grid).sum((2, 4)).clamp(min=1)
-    sums = _grid_axes(x.masked_fill(~mask[..., None], 0), grid).sum((2, 4), dtype=wide)
+        return grid_axes(x, grid).mean((2, 4), dtype=wide).flatten(1, 2)
+    counts = grid_axes(mask, grid).sum((2, 4)).clamp(min=1)
+    sums = grid_axes(x.masked_fill(~mask[..., None], 0), grid).sum((2, 4), dtype=wide)
     return (sums / counts[..., None]).flatten(1, 2)
 
 

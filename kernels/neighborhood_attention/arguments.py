@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ..tensors import DTYPES
 from .windows import Window
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Call(NamedTuple):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..dispatch import Backend, Operator
+from ..tensors import forward_mode, needs_grad
 from . import cpu, cuda, flex, natten, operators, sdpa, triton  # operators: declared before they get their kernels
 from .arguments import Call, check
 from .reference import neighborhood_attention_reference
@@ -117,10 +118,9 @@ def _plan(
 ) -> tuple[str, Window, float]:
     """The checks, the backend's name, the window and the scale in figures."""
     tensors = query, key, value, rel_pos_bias, additional_keys, additional_values
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     call = check(
         query, key, value, kernel_size, dilation, stride, is_causal, rel_pos_bias, scale,
-        additional_keys, additional_values, needs_grad, return_lse, forward_ad._current_level >= 0,
+        additional_keys, additional_values, needs_grad(*tensors), return_lse, forward_mode(),
     )  # fmt: skip
     return OPERATOR.choose(call, backend), call.window, call.channels**-0.5 if scale is None else float(scale)
 

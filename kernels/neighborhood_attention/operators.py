@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..tensors import needs_grad, wide_dtype
 from .reference import neighborhood_attention_reference
 from .windows import Window
 
@@ -23,20 +24,16 @@ BACKWARD_SCHEMA = (
 )
 
 
-def _lse_dtype(query: Tensor) -> torch.dtype:
-    return torch.promote_types(query.dtype, torch.float32)
-
-
 def _fake_forward(query, key, value, rel_pos_bias, additional_keys, additional_values, *window_and_scale):
     out = query.new_empty(*query.shape[:-1], value.shape[-1])
-    return out, query.new_empty(query.shape[:-1], dtype=_lse_dtype(query))
+    return out, query.new_empty(query.shape[:-1], dtype=wide_dtype(query))
 
 
 def _fake_backward(d_out, d_lse, query, key, value, out, lse, rel_pos_bias, additional_keys, additional_values, *_):
     def like(tensor: Tensor | None, dtype: torch.dtype = query.dtype) -> Tensor:
         return query.new_empty(0 if tensor is None else tensor.shape, dtype=dtype)
 
-    optional = like(rel_pos_bias, _lse_dtype(query)), like(additional_keys), like(additional_values)
+    optional = like(rel_pos_bias, wide_dtype(query)), like(additional_keys), like(additional_values)
     return like(query), like(key), like(value), *optional
 
 
@@ -128,9 +125,7 @@ def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     def run(*arguments) -> tuple[Tensor, Tensor]:
         if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
             return Forward.apply(*arguments)
-        if torch.compiler.is_compiling() or (
-            torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[:6])
-        ):
+        if torch.compiler.is_compiling() or needs_grad(*arguments[:6]):
             return forward_operator(*arguments)
         # Derivatives registered with `torch.library` are looked up in Python, 6 us a call, wanted or not.
         with torch._C._AutoDispatchBelowAutograd():

@@ -8,6 +8,7 @@ tokens, N = product of S, K = product of the kernel's sizes.
 import torch
 from torch import Tensor
 
+from ..tensors import wide_dtype
 from .windows import Window, neighbors
 
 # Keys and values gathered at a time, in elements: queries are taken in slices, so that a large map fits in memory.
@@ -42,7 +43,7 @@ def neighborhood_attention_reference(
     batch, *spatial, heads, _ = query.shape
     groups = key.shape[-2]
     ratio = heads // groups if groups else 1
-    wide = torch.promote_types(query.dtype, torch.float32)
+    wide = wide_dtype(query)
     q = query.to(wide).flatten(1, -3).unflatten(-2, (groups, ratio))  # B N G R D, R = H / G (`ratio`)
     k, v = key.to(wide).flatten(1, -3), value.to(wide).flatten(1, -3)  # B N G D or E
     index, seen, offset = neighbors(tuple(spatial), window, query.device)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from ..tensors import DTYPES
 
 
 class Call(NamedTuple):

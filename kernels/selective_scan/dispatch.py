@@ -1,18 +1,18 @@
 """The public operators of the selective scan, and the choice of the backend that computes them."""
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..dispatch import Backend, Operator
+from ..tensors import forward_mode, needs_grad, wide_dtype
 from . import chunked
 from .arguments import check_routes, check_scan
 from .reference import scan_routes_reference, selective_scan_reference
 
 
 def _scan_by_chunks(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state) -> tuple[Tensor, Tensor]:
-    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    dtype, wide = u.dtype, wide_dtype(u)
     u, delta = u.to(wide), _step_sizes(delta.to(wide).mT, delta_bias, delta_softplus, wide)  # delta (B, L, D) from here
     b, c = (x[:, None] if x.ndim == 3 else x for x in (B.to(wide), C.to(wide)))
     groups = max(b.shape[1], c.shape[1])
@@ -31,7 +31,7 @@ def _scan_by_chunks(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial
 
 
 def _routes_by_chunks(u, routes, delta, A, B, C, D, delta_bias, delta_softplus) -> Tensor:
-    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    dtype, wide = u.dtype, wide_dtype(u)
     delta = _step_sizes(delta.to(wide), delta_bias, delta_softplus, wide)
     u = u.to(wide)
     out, _ = chunked.chunked_scan(u, delta, A.to(wide), B.to(wide), C.to(wide), routes, None)
@@ -62,14 +62,10 @@ ROUTES = Operator(
 )
 
 
-def _needs_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-
-
 def _transformed() -> bool:
     """Inside forward-mode differentiation or a transform of torch.func, which registered operators do not know."""
     functorch = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
-    return functorch or forward_ad._current_level >= 0
+    return functorch or forward_mode()
 
 
 def selective_scan(
@@ -114,8 +110,8 @@ def selective_scan(
     Raises:
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
-    needs_grad = _needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, needs_grad, _transformed())
+    recorded = needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, recorded, _transformed())
     run = OPERATOR.backends[OPERATOR.choose(call, backend)].run
     out, last = run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out
@@ -157,7 +153,7 @@ def scan_routes(
     Raises:
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
-    needs_grad = _needs_grad(u, delta, A, B, C, D, delta_bias)
-    call = check_routes(u, routes, delta, A, B, C, D, delta_bias, needs_grad, _transformed())
+    recorded = needs_grad(u, delta, A, B, C, D, delta_bias)
+    call = check_routes(u, routes, delta, A, B, C, D, delta_bias, recorded, _transformed())
     run = ROUTES.backends[ROUTES.choose(call, backend)].run
     return run(u, routes, delta, A, B, C, D, delta_bias, delta_softplus)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tensors import wide_dtype
+
 
 def selective_scan_reference(
     u: Tensor,
@@ -39,7 +41,7 @@ def selective_scan_reference(
         (B, D, L) in the dtype of `u`, and the last state (B, D, N) in float32 (float64 for float64) or its complex
         counterpart. Of a complex A the output is twice the real part of the inner product.
     """
-    dtype, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    dtype, wide = u.dtype, wide_dtype(u)
     inner = wide.to_complex() if A.is_complex() else wide
     batch, channels, length = u.shape
     u, delta, A = u.to(wide), delta.to(wide), A.to(inner)
