@@ -1,6 +1,7 @@
 """What surrounds a run: ranks, threads, and how errors reach a person."""
 
 import difflib
+import gc
 import os
 import re
 import sys
@@ -84,6 +85,9 @@ def run_guarded(command: Callable[[], object], debug: bool = False, what: str = 
         return 1
     finally:
         if dist.is_available() and dist.is_initialized():
+            # What still holds the group (a DDP model in the runner's cycles) would keep gloo's threads beyond it, and
+            # one that lets go of a Python tensor while the interpreter ends aborts the process, now and then.
+            gc.collect()
             dist.destroy_process_group()
 
 

@@ -153,7 +153,7 @@ def test_workers_have_the_operators(method, tmp_path):
 
 
 TWO_PROCESSES = """
-import os, sys
+import gc, os, sys
 import bestiary, torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, FlexibleRunner
@@ -191,7 +191,10 @@ for runner in runners:
     assert torch.equal(*all_of_them)
     # One write: two processes share the pipe, and print writes a line in pieces.
     sys.stdout.write(f"trained {runner.iter} {torch.distributed.get_backend()}\\n")
-torch.distributed.destroy_process_group()  # else gloo's threads may outlive what they use, and abort the process
+# Else gloo's threads may outlive what they use, and abort the process: models hold the group, runners their models.
+del runner, runners, wrapped
+gc.collect()
+torch.distributed.destroy_process_group()
 """
 
 

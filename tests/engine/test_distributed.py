@@ -23,13 +23,29 @@ from bestiary.tools import train as train_tool
 TOOLS = Path(tools.__file__).parent
 
 
+# Gloo's threads hold tensors: one left behind while the interpreter ends aborts the process, now and then.
+GUARDED = """
+import os, sys
+from bestiary.tools import train
+status = train.main(sys.argv[1:])
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+left = [name for name in names if "gloo" in name]
+assert not left, f"threads outlive the run: {left}"
+sys.exit(status)
+"""
+
+
 def run(tool, processes, work_dir, config, *argv):
     """A tool in this process, or in two that torchrun starts; returns the content of metrics.json."""
     argv = [*map(str, (config, *argv)), "--work-dir", str(work_dir)]
     if processes == 1:
         assert {"train": train_tool, "test": test_tool}[tool].main(argv) == 0
     else:
-        torchrun(processes, TOOLS / f"{tool}.py", *argv, "--launcher", "pytorch")
+        script = TOOLS / f"{tool}.py"
+        if tool == "train" and sys.platform == "linux":
+            script = Path(work_dir).with_suffix(".py")
+            script.write_text(GUARDED, encoding="utf-8")
+        torchrun(processes, script, *argv, "--launcher", "pytorch")
     return json.loads((Path(work_dir) / "metrics.json").read_text())
 
 
