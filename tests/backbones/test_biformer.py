@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import randomised
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,17 +37,6 @@ def test_parameters_and_multiply_adds(name):
             model(torch.empty(1, 3, 224, 224))
     assert sum(p.numel() for p in model.parameters()) == SIZES[name][0]
     assert counter.get_total_flops() / 2e9 == pytest.approx(SIZES[name][1], rel=0.0005)
-
-
-def randomised(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator).double() * 0.4)
-        for name, buffer in module.named_buffers():
-            if buffer.is_floating_point() and "running" in name:
-                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
-    return module.double().eval()
 
 
 def draw(*shape, seed=1):
@@ -184,7 +174,7 @@ ROUTINGS = {
     ],
 )
 def test_bi_level_routing_is_its_definition(name, size):
-    layer = randomised(BiLevelRouting(8, **dict(num_heads=2, n_win=3, topk=3) | ROUTINGS[name]))
+    layer = randomised(BiLevelRouting(8, **dict(num_heads=2, n_win=3, topk=3) | ROUTINGS[name])).eval()
     x = draw(2, *size, 8).requires_grad_()
     expected = torch.stack([mix_by_loops(layer, picture) for picture in x])
     out = layer(x)
@@ -224,8 +214,8 @@ def test_the_rewrite_has_as_many_regions_as_it_takes():
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_routing_is_detached(soft):
-    layer = randomised(BiLevelRouting(4, num_heads=1, n_win=2, topk=2, soft_routing=soft, lepe_of=None))
-    free = randomised(BiLevelRouting(4, 1, 2, 2, lepe_of=None, soft_routing=True, diff_routing=True))
+    layer = randomised(BiLevelRouting(4, num_heads=1, n_win=2, topk=2, soft_routing=soft, lepe_of=None)).eval()
+    free = randomised(BiLevelRouting(4, 1, 2, 2, lepe_of=None, soft_routing=True, diff_routing=True)).eval()
     x = draw(1, 4, 4, 4).requires_grad_()
     grads = [torch.autograd.grad(mixer(x).pow(2).sum(), x)[0] for mixer in (layer, free)]
     assert not torch.allclose(*grads)
@@ -238,7 +228,7 @@ def test_the_routing_is_detached(soft):
 @pytest.mark.parametrize("lepe_of", ["x", "v"])
 @pytest.mark.parametrize("size", [(3, 5), (1, 1)])
 def test_lepe_attention_is_its_definition(lepe_of, size):
-    layer = randomised(LepeAttention(8, num_heads=2, lepe_of=lepe_of))
+    layer = randomised(LepeAttention(8, num_heads=2, lepe_of=lepe_of)).eval()
     x = draw(2, *size, 8)
     out = []
     for picture in x:
@@ -256,7 +246,7 @@ def test_lepe_attention_is_its_definition(lepe_of, size):
 
 
 def test_depthwise_mixing_is_its_definition():
-    layer = randomised(DepthwiseMixing(6))
+    layer = randomised(DepthwiseMixing(6)).eval()
     x = draw(2, 4, 7, 6)
     inner = (x @ layer.pwconv1.weight.T + layer.pwconv1.bias).permute(0, 3, 1, 2)
     inner = F.conv2d(inner, layer.dwconv.weight, layer.dwconv.bias, padding=2, groups=6).permute(0, 2, 3, 1)
@@ -282,7 +272,7 @@ def gelu(x):
 @pytest.mark.parametrize("position", [True, False])
 def test_block_is_its_definition(position):
     arch = SMALL | dict(layer_scale_init=0.5, mlp_ratio=2.0, swin_layout=not position)
-    block = randomised(BiFormer(arch).stages[1].blocks[0])
+    block = randomised(BiFormer(arch).stages[1].blocks[0]).eval()
     assert type(block) is (BiFormerBlock if position else MetaFormerBlock)
     x = draw(2, 6, 7, 16)
     y = x
@@ -299,18 +289,18 @@ def test_block_is_its_definition(position):
 
 def test_stems_and_downsampling_are_their_definitions():
     x = draw(2, 3, 13, 22)
-    stem = randomised(ConvStem(3, 8))
+    stem = randomised(ConvStem(3, 8)).eval()
     y = gelu(batch_norm(F.conv2d(x, stem.conv1.weight, stem.conv1.bias, 2, 1), stem.norm1))
     y = batch_norm(F.conv2d(y, stem.conv2.weight, stem.conv2.bias, 2, 1), stem.norm2)
     torch.testing.assert_close(stem(x), y.permute(0, 2, 3, 1), rtol=1e-10, atol=1e-10)
-    stem = randomised(PatchStem(3, 8))
+    stem = randomised(PatchStem(3, 8)).eval()
     y = batch_norm(F.conv2d(F.pad(x, (0, 2, 0, 3)), stem.conv.weight, stem.conv.bias, 4), stem.norm)
     torch.testing.assert_close(stem(x), y.permute(0, 2, 3, 1), rtol=1e-10, atol=1e-10)
     x = draw(2, 5, 7, 6)
-    down = randomised(ConvDownsample(6, 8))
+    down = randomised(ConvDownsample(6, 8)).eval()
     y = batch_norm(F.conv2d(x.permute(0, 3, 1, 2), down.conv.weight, down.conv.bias, 2, 1), down.norm)
     torch.testing.assert_close(down(x), y.permute(0, 2, 3, 1), rtol=1e-10, atol=1e-10)
-    merging = randomised(PatchMerging(6, 8))
+    merging = randomised(PatchMerging(6, 8)).eval()
     y = F.pad(batch_norm(x.permute(0, 3, 1, 2), merging.norm), (0, 1, 0, 1))
     y = F.conv2d(y, merging.conv.weight, merging.conv.bias, 2)
     torch.testing.assert_close(merging(x), y.permute(0, 2, 3, 1), rtol=1e-10, atol=1e-10)
@@ -372,7 +362,7 @@ def test_norms_of_maps_do_not_feed_the_next_stage():
 
 def test_logits_are_norm_then_mean_then_linear():
     torch.manual_seed(0)
-    model = randomised(build_classifier("biformer_tiny", num_classes=5, **SMALL))
+    model = randomised(build_classifier("biformer_tiny", num_classes=5, **SMALL)).eval()
     x = draw(2, 3, 60, 44)
     pooled_map = batch_norm(model.backbone(x)[0], model.head.norm).mean((2, 3))
     torch.testing.assert_close(model(x), pooled_map @ model.head.fc.weight.T + model.head.fc.bias)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from mmdet.models.backbones import ResNet as MmdetResNet
+from networks import randomised
 from torch import nn
 
 from bestiary.backbones.layers import ela
@@ -17,15 +18,6 @@ SHAPES = [(2, 8, 5, 7), (1, 16, 1, 4), (3, 4, 6, 6), (2, 6, 3, 1)]
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def randomised(module, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    return module
 
 
 def sigmoid(value):

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from networks import randomised
 from timm.layers import DropPath
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,16 +31,6 @@ SIZES = {
 BARE = dict(tiny=27_589_632, small=48_975_360, base=86_927_360)  # without norm and classifier
 SHALLOW = dict(depths=(1, 1, 1, 1))
 SMALL = dict(depths=(1, 1, 2, 1), dims=(4, 6, 8, 12), num_heads=(1, 2, 2, 3), window_size=3)
-
-
-def randomised(module, seed=0):
-    """Every value other, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * 0.5)
-    return module
 
 
 def random(*shape, seed=1):

@@ -7,6 +7,7 @@ import pytest
 import timm.models.focalnet
 import torch
 import torch.nn.functional as F
+from networks import count, randomised
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,18 +47,6 @@ LARGE_LIKE = dict(
     layer_scale_init=1.0,
     modulation_norm=True,
 )
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-def randomised(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.double().parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4)
-    return module
 
 
 def picture(*shape, seed=1):

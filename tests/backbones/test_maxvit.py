@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from networks import count, randomised
 from timm.layers import DropPath
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import nn
@@ -54,21 +55,6 @@ TIMM_SMALL = dict(depths=SMALL["depths"], embed_dim=SMALL["dims"], stem_width=SM
 
 def quick_first(archs, quick):
     return [arch if arch in quick else pytest.param(arch, marks=pytest.mark.slow) for arch in archs]
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-def randomised(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    module = module.double()
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.is_floating_point():
-                noise = torch.randn(value.shape, generator=generator, dtype=value.dtype) * 0.5
-                value.copy_(noise.abs() + 0.3 if name.endswith("running_var") else noise)
-    return module
 
 
 def test_every_arch_is_counted():

@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from networks import count, randomised
 from torch import nn
 
 from bestiary.backbones import PoolFormer
@@ -21,10 +22,6 @@ COUNTS = {
     "m36": (55_401_984, 56_172_520),
     "m48": (72_702_912, 73_473_448),
 }
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize("arch", PoolFormer.ARCHS)
@@ -79,14 +76,6 @@ def mlp_by_definition(x, mlp):
     return hidden @ mlp.fc2.weight.T + mlp.fc2.bias
 
 
-def randomised(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * 0.5)
-    return module
-
-
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 1, 4, 2), (1, 2, 1, 5)])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_pooling_is_its_definition(shape, size):
@@ -105,7 +94,7 @@ def test_pooling_takes_odd_windows():
 def test_block_is_its_definition():
     dim = 6
     norms = GroupNorm1(dim), GroupNorm1(dim)
-    block = randomised(MetaFormerBlock(dim, Pooling(dim), Mlp(dim, 15), norms, layer_scale_init=0.5).double())
+    block = randomised(MetaFormerBlock(dim, Pooling(dim), Mlp(dim, 15), norms, layer_scale_init=0.5))
     x = torch.randn(2, 5, 3, dim, dtype=torch.float64) * 2 + 1
     expected = x + block.layer_scale1.scale * pooling_by_loops(norm_by_definition(x, block.norm1, 1e-5), 3)
     expected = expected + block.layer_scale2.scale * mlp_by_definition(
@@ -169,7 +158,7 @@ def test_logits_are_timms_in_timms_order(s12):
 
 
 def test_official_order_is_norm_then_mean():
-    head = randomised(LinearHead(5, 3, norm="GroupNorm1", norm_first=True).double())
+    head = randomised(LinearHead(5, 3, norm="GroupNorm1", norm_first=True))
     x = torch.randn(2, 5, 4, 3, dtype=torch.float64) + 0.7
     normed = norm_by_definition(x.permute(0, 2, 3, 1), head.norm, 1e-5)
     expected = normed.sum(dim=(1, 2)) / 12 @ head.fc.weight.T + head.fc.bias
@@ -179,7 +168,7 @@ def test_official_order_is_norm_then_mean():
 def test_out_norm_is_one_norm_of_all_pixels():
     torch.manual_seed(0)
     arch = dict(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), layer_scale_init=1.0)
-    with_norm = randomised(PoolFormer(arch, out_indices=(1, 3)).double())
+    with_norm = randomised(PoolFormer(arch, out_indices=(1, 3)))
     without = PoolFormer(arch, out_indices=(1, 3), out_norm=False).double()
     without.load_state_dict({k: v for k, v in with_norm.state_dict().items() if not k.startswith("norms.")})
     x = torch.randn(2, 3, 37, 41, dtype=torch.float64)

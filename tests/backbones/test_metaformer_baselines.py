@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import timm
 import torch
+from networks import count, randomised
 from timm.models import metaformer as timms
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,10 +50,6 @@ SIZES = {
 OF_TIMM = [name for name in SIZES if name.startswith(("poolformerv2", "convformer", "caformer"))]
 SHALLOW = dict(depths=(1, 1, 1, 1))
 TINY = dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20))
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
 
 
 def test_every_name_is_tried_here():
@@ -169,14 +166,6 @@ def group_norm(x, norm, eps):
 def star_mlp(x, mlp):
     hidden = (x @ mlp.fc1.weight.T).clamp(min=0) ** 2 * mlp.act.scale + mlp.act.bias
     return hidden @ mlp.fc2.weight.T
-
-
-def randomised(module):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    return module.double()
 
 
 @pytest.mark.parametrize("norm", ["LayerNorm", "GroupNorm1"])

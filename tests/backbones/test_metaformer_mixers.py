@@ -4,20 +4,13 @@ import math
 
 import pytest
 import torch
+from networks import randomised
 from torch import nn
 
 from bestiary.backbones import MetaFormer, PoolFormer, build_backbone
 from bestiary.backbones.layers import StarMlp, StarReLU
 from bestiary.backbones.mixers import Identity, Pooling, RandomMixing, SelfAttention, SepConv, build_mixer
 from bestiary.registry import MIXERS
-
-
-def randomised(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * 0.5)
-    return module.double()
 
 
 def draw(*shape, seed=1):

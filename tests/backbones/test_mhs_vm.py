@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import count
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -11,10 +12,6 @@ from bestiary.backbones.mixers import MultiHeadScan
 from bestiary.heads import make_classifier
 
 THREE = ("continuous", "diagonal", "spiral")
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize(

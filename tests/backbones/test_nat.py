@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import randomised
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -97,14 +98,6 @@ def attend_by_loops(x, layer):
                 weights = torch.stack(scores).softmax(0)
                 out[row, column, part] = weights @ torch.stack(values)
     return out @ layer.proj.weight.T + layer.proj.bias
-
-
-def randomised(module):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator).double() * 0.4)
-    return module.double()
 
 
 @pytest.mark.parametrize(("size", "kernel", "dilation"), [((7, 9), 3, 2), ((5, 5), 5, 1), ((10, 7), 3, 1)])

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from networks import randomised
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -148,18 +149,6 @@ def test_gradients_are_timms(same_as_timm, name):
 
 def test_all_is_timms_in_float32(same_as_timm):
     same_as_timm("ecaresnet26t", (65, 96), dtype=torch.float32, tolerance=1e-5)
-
-
-def randomised(module, seed=0):
-    """Every parameter and statistic of a norm other than it began; float64."""
-    generator = torch.Generator().manual_seed(seed)
-    module = module.double()
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.is_floating_point():
-                noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-                value.copy_(0.5 + noise.abs() if name.endswith("running_var") else 0.4 * noise)
-    return module
 
 
 def picture(*shape, seed=1):

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 import torch
+from networks import randomised
 from torch import nn
 
 from bestiary.backbones.layers.routes import PATTERNS, scan_table
@@ -128,14 +129,6 @@ def four_walks(tokens, scan, first, routes):
 def four_routes(pattern, height, width):
     first, second = (route_by_words(pattern, second, height, width) for second in (False, True))
     return first, first[::-1], second, second[::-1]
-
-
-def randomised(module, scale=0.4):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator).double() * scale)
-    return module.double()
 
 
 def test_scan_route_attention():

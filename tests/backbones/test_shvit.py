@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from networks import count, randomised
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,22 +19,6 @@ SMALL = dict(depths=(1, 2, 2), dims=(16, 20, 24), partial_dims=(4, 5, 7))
 COUNTS = {"s1": 6_330_808, "s2": 11_483_072, "s3": 14_245_273, "s4": 16_588_484}  # timm's classifiers, counted
 FUSED = {"s1": 6.3, "s2": 11.4, "s3": 14.2, "s4": 16.5}  # the paper's, in millions, after fusion
 MACS = {"s1": (224, 0.241), "s2": (224, 0.365), "s3": (224, 0.601), "s4": (256, 0.986)}  # default size, timm's in 10^9
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-def randomised(module, seed=0):
-    """Every parameter and statistic of a norm other than it began; float64."""
-    generator = torch.Generator().manual_seed(seed)
-    module = module.double()
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.is_floating_point():
-                noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-                value.copy_(0.5 + noise.abs() if name.endswith("running_var") else 0.4 * noise)
-    return module
 
 
 def picture(*shape, seed=1):

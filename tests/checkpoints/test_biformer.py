@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import random_weights
 
 from bestiary.backbones import BiFormer
 from bestiary.checkpoints import build_classifier, convert_state_dict, load_classifier
@@ -14,19 +15,13 @@ CHANGES = {
 }
 
 
-def random_weights(name, changes):
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier(name, num_classes=7, **changes).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
 def official_weights(name):
-    return convert_state_dict(random_weights(name, CHANGES[name]), name, "bestiary", "official", **CHANGES[name])
+    return convert_state_dict(random_weights(name, 7, **CHANGES[name]), name, "bestiary", "official", **CHANGES[name])
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_there_and_back_is_bitwise_the_same(name):
-    ours = random_weights(name, CHANGES[name])
+    ours = random_weights(name, 7, **CHANGES[name])
     theirs = convert_state_dict(ours, name, "bestiary", "official", **CHANGES[name])
     back = convert_state_dict(theirs, name, "official", "bestiary", **CHANGES[name])
     assert len(theirs) == len(ours)
@@ -148,7 +143,7 @@ def test_a_routers_projection_and_pooled_keys():
     changes = SMALL | dict(
         token_mixers=[mixer | dict(kv_downsample_mode="avgpool"), None, mixer, None], topk=(2, 3, 3, -2)
     )
-    ours = random_weights("biformer_tiny", changes)
+    ours = random_weights("biformer_tiny", 7, **changes)
     theirs = convert_state_dict(ours, "biformer_tiny", "bestiary", "official", **changes)
     assert theirs["stages.2.0.attn.router.emb.weight"].shape == (16, 16)
     back = convert_state_dict(theirs, "biformer_tiny", "official", "bestiary", **changes)

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import same_weights
 
 from bestiary.backbones import PoolFormer, list_backbones
 from bestiary.checkpoints import build_classifier, convert_state_dict
@@ -20,23 +21,19 @@ def ours():
     return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_there_and_back_is_bitwise_the_same(ours, layout):
     theirs = convert_state_dict(ours, "poolformer_s12", "bestiary", layout)
-    assert same(convert_state_dict(theirs, "poolformer_s12", layout, "bestiary"), ours)
+    assert same_weights(convert_state_dict(theirs, "poolformer_s12", layout, "bestiary"), ours)
     by_tag = convert_state_dict(theirs, "poolformer_s12.sail_in1k", layout, "bestiary")
-    assert same(by_tag, ours)
+    assert same_weights(by_tag, ours)
 
 
 def test_timm_to_official_and_back(ours):
     timms = convert_state_dict(ours, "poolformer_s12", "bestiary", "timm")
     official = convert_state_dict(timms, "poolformer_s12", "timm", "official")
-    assert same(official, convert_state_dict(ours, "poolformer_s12", "bestiary", "official"))
-    assert same(convert_state_dict(official, "poolformer_s12", "official", "timm"), timms)
+    assert same_weights(official, convert_state_dict(ours, "poolformer_s12", "bestiary", "official"))
+    assert same_weights(convert_state_dict(official, "poolformer_s12", "official", "timm"), timms)
 
 
 @pytest.mark.parametrize("name", list_backbones("poolformer*"))
@@ -77,7 +74,7 @@ def test_output_norms():
         assert torch.equal(official[f"norm{2 * stage}.weight"], weights[f"norms.{stage}.weight"])
     assert len(official) == len(weights)
     back = convert_state_dict(official, "poolformer_s12", "official", "bestiary")
-    assert same(back, {f"backbone.{key}": value for key, value in weights.items()})
+    assert same_weights(back, {f"backbone.{key}": value for key, value in weights.items()})
     timms = convert_state_dict(weights, "poolformer_s12", "bestiary", "timm")
     assert len(timms) == len(weights) - 8 and not any(key.startswith("norm") for key in timms)
 

@@ -3,22 +3,13 @@
 import pytest
 import timm
 import torch
+from networks import random_weights, same_weights
 
 from bestiary.backbones import DaViT, list_backbones
 from bestiary.checkpoints import build_classifier, convert_state_dict
 from bestiary.errors import InputError
 
 TINY = dict(depths=(1, 1, 2, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2))
-
-
-def weights_of(name, **kwargs):
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier(name, num_classes=10, **kwargs).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def backbone_part(weights):
@@ -31,12 +22,12 @@ def backbone_part(weights):
     + [("davit_base_fl", layout) for layout in ("timm", "official", "tower")],
 )
 def test_there_and_back_is_bitwise_the_same(name, layout):
-    ours = weights_of(name, **TINY)
+    ours = random_weights(name, **TINY)
     if name == "davit_base_fl" and layout != "timm":
         ours = backbone_part(ours)  # the release has no head
     theirs = convert_state_dict(ours, name, "bestiary", layout, **TINY)
     assert len(theirs) == len(ours)
-    assert same(convert_state_dict(theirs, name, layout, "bestiary", **TINY), ours)
+    assert same_weights(convert_state_dict(theirs, name, layout, "bestiary", **TINY), ours)
 
 
 @pytest.mark.parametrize("name", list_backbones("davit*"))
@@ -78,7 +69,7 @@ def test_the_release_of_davit_tiny():
 
 
 def test_which_weight_goes_where():
-    ours = weights_of("davit_tiny", **TINY)
+    ours = random_weights("davit_tiny", **TINY)
     official = convert_state_dict(ours, "davit_tiny", "bestiary", "official", **TINY)
     timms = convert_state_dict(ours, "davit_tiny", "bestiary", "timm", **TINY)
     for own, authors, timm_key in (
@@ -106,7 +97,7 @@ def test_output_norms_are_the_detectors():
 
 
 def test_the_release_of_florence2():
-    ours = backbone_part(weights_of("davit_base_fl", **TINY))
+    ours = backbone_part(random_weights("davit_base_fl", **TINY))
     tower = convert_state_dict(ours, "davit_base_fl", "bestiary", "tower", **TINY)
     start = "backbone.stages.2.blocks."
     for theirs, own in {
@@ -127,7 +118,7 @@ def test_the_release_of_florence2():
     assert len(tower) == len(ours)
     # The file of the whole model: the tower under a prefix, the language model beside it.
     whole = {f"vision_tower.{key}": value for key, value in tower.items()}
-    assert same(convert_state_dict(ours, "davit_base_fl", "bestiary", "official", **TINY), whole)
+    assert same_weights(convert_state_dict(ours, "davit_base_fl", "bestiary", "official", **TINY), whole)
     beside = {
         "language_model.model.shared.weight": torch.ones(3),
         "image_projection": torch.ones(2),
@@ -135,7 +126,7 @@ def test_the_release_of_florence2():
         "image_pos_embed.row_embeddings.weight": torch.ones(2),
         "visual_temporal_embed.pos_idx_to_embed": torch.ones(2),
     }
-    assert same(convert_state_dict({**whole, **beside}, "davit_base_fl", "official", "bestiary", **TINY), ours)
+    assert same_weights(convert_state_dict({**whole, **beside}, "davit_base_fl", "official", "bestiary", **TINY), ours)
     timms = convert_state_dict({**whole, **beside}, "davit_base_fl", "official", "timm", **TINY)
     assert "stages.0.blocks.0.spatial_block.attn.qkv.weight" in timms and len(timms) == len(ours)
 
@@ -149,11 +140,11 @@ def test_a_backbone_loads_weights_of_every_layout(tmp_path, layout):
     loaded = DaViT(arch, window_size=5, init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "tower.pth")))
     loaded.init_weights()  # no weight hangs on the window
     own = {key: value for key, value in loaded.state_dict().items() if not key.startswith("norms.")}
-    assert same(own, source.state_dict())
+    assert same_weights(own, source.state_dict())
 
 
 def test_weights_of_another_form_are_refused():
-    tiny = convert_state_dict(weights_of("davit_tiny", **TINY), "davit_tiny", "bestiary", "timm", **TINY)
+    tiny = convert_state_dict(random_weights("davit_tiny", **TINY), "davit_tiny", "bestiary", "timm", **TINY)
     with pytest.raises(InputError, match=r"keys are not timm keys of davit_base_fl: stages\.0\.blocks\.0\.0\."):
         convert_state_dict(tiny, "davit_base_fl", "timm", "bestiary", **TINY)
     with pytest.raises(InputError, match="davit_tiny: no key map for 'tower'; there are bestiary, timm, official"):

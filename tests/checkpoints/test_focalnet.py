@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import same_weights
 
 from bestiary.backbones import FocalNet
 from bestiary.checkpoints import build_classifier, convert_state_dict
@@ -19,17 +20,13 @@ def weights(name, changes, **kwargs):
     return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize("layout", ["bestiary", "timm", "official"])
 @pytest.mark.parametrize(("name", "changes"), [TINY, HUGE, ("focalnet_base_iso", dict(depths=(2,), dims=(16,)))])
 def test_there_and_back_is_bitwise_the_same(name, changes, layout):
     ours = weights(name, changes)
     theirs = convert_state_dict(ours, name, "bestiary", layout, **changes)
     assert len(theirs) == len(ours)
-    assert same(convert_state_dict(theirs, f"{name}.ms_in1k", layout, "bestiary", **changes), ours)
+    assert same_weights(convert_state_dict(theirs, f"{name}.ms_in1k", layout, "bestiary", **changes), ours)
 
 
 @pytest.mark.parametrize(("name", "changes"), [TINY, HUGE])
@@ -37,14 +34,14 @@ def test_timm_to_official_and_back(name, changes):
     ours = weights(name, changes)
     timms = convert_state_dict(ours, name, "bestiary", "timm", **changes)
     official = convert_state_dict(timms, name, "timm", "official", **changes)
-    assert same(official, convert_state_dict(ours, name, "bestiary", "official", **changes))
-    assert same(convert_state_dict(official, name, "official", "timm", **changes), timms)
+    assert same_weights(official, convert_state_dict(ours, name, "bestiary", "official", **changes))
+    assert same_weights(convert_state_dict(official, name, "official", "timm", **changes), timms)
     # timm reads the authors' files by itself; it must come to the same.
     with torch.device("meta"):
         model = timm.create_model(name)
     shapes = {key: torch.empty(value.shape, device="meta") for key, value in timms.items()}
     model.state_dict = lambda: shapes
-    assert same(timm.models.focalnet.checkpoint_filter_fn(dict(official), model), timms)
+    assert same_weights(timm.models.focalnet.checkpoint_filter_fn(dict(official), model), timms)
 
 
 @pytest.mark.parametrize("name", timm.list_models("focalnet*"))
@@ -129,7 +126,7 @@ def test_a_file_of_any_layout_loads(layout, tmp_path):
     ours = weights(*HUGE)
     torch.save({"model": convert_state_dict(ours, name, "bestiary", layout, **SMALL)}, path)
     model = build_classifier(name, num_classes=10, pretrained=str(path), **SMALL)
-    assert same(dict(model.state_dict()), ours)
+    assert same_weights(dict(model.state_dict()), ours)
 
 
 def pretrained(path, **changes):

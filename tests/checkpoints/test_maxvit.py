@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import random_weights, same_weights
 
 from bestiary.backbones import MaxViT
 from bestiary.backbones.mixers.block_grid_attention import resize_table
@@ -12,18 +13,6 @@ from bestiary.checkpoints.maxvit import without_shadows
 SMALL = dict(depths=(2, 1, 1, 1), dims=(32, 64, 64, 96), stem_dims=(16, 32))
 # One of each structure; the others differ from these in depths, widths and windows alone.
 QUICK = {"tiny_tf_224", "tiny_tf_384", "nano_rw_256", "rmlp_nano_rw_256", "rmlp_small_rw_224", "rmlp_base_rw_224"}
-
-
-def weights_of(name, **changes):
-    """Weights of our classifier of 10 classes, every value random."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        shapes = build_classifier(name, num_classes=10, **changes).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +28,11 @@ def same(one, other):
 @pytest.mark.parametrize("window", [3, (2, 3)])
 def test_there_and_back_is_bitwise_the_same(name, layout, window):
     changes = dict(SMALL, table_window=window)
-    ours = weights_of(name, **changes)
+    ours = random_weights(name, **changes)
     theirs = convert_state_dict(ours, name, "bestiary", layout, **changes)
     back = convert_state_dict(theirs, name, layout, "bestiary", **changes)
     counted = {key for key in ours if key.endswith("num_batches_tracked")}  # TensorFlow does not count batches
-    assert same(back, {key: ours[key] for key in ours if layout == "timm" or key not in counted})
+    assert same_weights(back, {key: ours[key] for key in ours if layout == "timm" or key not in counted})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +87,7 @@ OFFICIAL = {
 
 
 def test_official_names_shapes_and_values():
-    ours = weights_of("maxvit_tiny_tf_224")
+    ours = random_weights("maxvit_tiny_tf_224")
     official = convert_state_dict(ours, "maxvit_tiny_tf_224", "bestiary", "official")
     assert {key: tuple(official[key].shape) for key in OFFICIAL} == OFFICIAL
     assert "maxvit/block_00_00/mbconv/shortcut_conv/kernel" not in official  # widths agree there: pooling alone
@@ -143,7 +132,7 @@ def saved(tmp_path, weights):
 )
 def test_tables_of_another_window_are_resized_at_loading(arch, layout, tmp_path):
     name, table = f"maxvit_{arch}", "stages.1.blocks.0.layers.1.token_mixer.rel_pos.table"
-    ours = weights_of(name, **SMALL, table_window=4)
+    ours = random_weights(name, **SMALL, table_window=4)
     file = saved(tmp_path, convert_state_dict(ours, name, "bestiary", layout, **SMALL, table_window=4))
     model = build_classifier(name, num_classes=10, pretrained=file, **SMALL, table_window=(3, 6))
     resize = "bilinear" if "tf" in arch else "geometric"

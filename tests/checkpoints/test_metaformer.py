@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import random_weights, same_weights
 
 from bestiary.backbones import CAFormer, list_backbones
 from bestiary.checkpoints import build_classifier, convert_state_dict
@@ -13,16 +14,6 @@ NAMES = ("poolformerv2_s12", "identityformer_s12", "randformer_s12", "convformer
 OF_TIMM = [name for start in ("poolformerv2", "convformer", "caformer") for name in list_backbones(f"{start}_*")]
 
 
-def weights_of(name, **kwargs):
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier(name, num_classes=10, **kwargs).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 def shapes_of(state_dict):
     return {key: tuple(value.shape) for key, value in state_dict.items()}
 
@@ -30,10 +21,10 @@ def shapes_of(state_dict):
 @pytest.mark.parametrize("layout", ["bestiary", "timm", "official"])
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back_is_bitwise_the_same(name, layout):
-    ours = weights_of(name, **TINY)
+    ours = random_weights(name, **TINY)
     theirs = convert_state_dict(ours, name, "bestiary", layout, **TINY)
     assert len(theirs) == len(ours)
-    assert same(convert_state_dict(theirs, name, layout, "bestiary", **TINY), ours)
+    assert same_weights(convert_state_dict(theirs, name, layout, "bestiary", **TINY), ours)
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
@@ -92,7 +83,7 @@ def test_the_release_of_randformer_s12():
 
 
 def test_values_stand_where_they_belong():
-    ours = weights_of("caformer_s18", **TINY)
+    ours = random_weights("caformer_s18", **TINY)
     timms, official = (convert_state_dict(ours, "caformer_s18", "bestiary", to, **TINY) for to in ("timm", "official"))
     for own, by_timm, by_authors in (
         ("backbone.stem.norm.weight", "stem.norm.weight", "downsample_layers.0.post_norm.weight"),
@@ -120,22 +111,22 @@ def test_output_norms_are_ours_alone():
 
 @pytest.mark.parametrize("layout", ["timm", "official"])
 def test_a_backbone_takes_either_layout(layout, tmp_path):
-    ours = weights_of("caformer_s18", **TINY)
+    ours = random_weights("caformer_s18", **TINY)
     torch.save(convert_state_dict(ours, "caformer_s18", "bestiary", layout, **TINY), tmp_path / "w.pth")
     backbone = CAFormer(TINY, init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "w.pth")))
     backbone.init_weights()
     own = {f"backbone.{key}": value for key, value in backbone.state_dict().items() if not key.startswith("norms.")}
-    assert same(own, {key: value for key, value in ours.items() if key.startswith("backbone.")})
+    assert same_weights(own, {key: value for key, value in ours.items() if key.startswith("backbone.")})
 
 
 def test_weights_of_another_family_are_refused():
-    conv = convert_state_dict(weights_of("convformer_s18", **TINY), "convformer_s18", "bestiary", "timm", **TINY)
+    conv = convert_state_dict(random_weights("convformer_s18", **TINY), "convformer_s18", "bestiary", "timm", **TINY)
     with pytest.raises(InputError, match="not timm keys of caformer_s18: stages.2.blocks.0.token_mixer.pwconv"):
         convert_state_dict(conv, "caformer_s18", "timm", "bestiary", **TINY)
 
 
 def test_random_matrices_of_another_size_are_refused(tmp_path):
-    weights = weights_of("randformer_s12", img_size=64, **TINY)
+    weights = random_weights("randformer_s12", img_size=64, **TINY)
     torch.save({"state_dict": weights}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"random_matrix \[16, 16\] in the file, \[15, 15\] in the model"):
         build_classifier("randformer_s12", 10, pretrained=str(tmp_path / "w.pth"), img_size=(45, 71), **TINY)

@@ -1,21 +1,16 @@
 """Keys of MHS-VM's encoder in the authors' files: there and back, and what of a file is passed over."""
 
 import torch
+from networks import random_weights
 
 from bestiary.backbones import MHSVM
-from bestiary.checkpoints import build_classifier, convert_state_dict
+from bestiary.checkpoints import convert_state_dict
 
 SMALL = dict(depths=(1, 2, 1, 1), dims=(12, 12, 24, 24), d_state=3, patterns=["continuous", "diagonal", "spiral"])
 
 
-def random_weights():
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier("mhsvm_tiny", num_classes=7, **SMALL).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
 def test_there_and_back_is_bitwise_the_same():
-    ours = random_weights()
+    ours = random_weights("mhsvm_tiny", 7, **SMALL)
     theirs = convert_state_dict(ours, "mhsvm_tiny", "bestiary", "official", **SMALL)
     back = convert_state_dict(theirs, "mhsvm_tiny", "official", "bestiary", **SMALL)
     without_head = {key: value for key, value in ours.items() if not key.startswith("head.")}
@@ -25,7 +20,7 @@ def test_there_and_back_is_bitwise_the_same():
 
 
 def test_official_keys():
-    ours = random_weights()
+    ours = random_weights("mhsvm_tiny", 7, **SMALL)
     theirs = convert_state_dict(ours, "mhsvm_tiny", "bestiary", "official", **SMALL)
     block = "vmunet.layers.1.blocks.1."
     for key, shape in {
@@ -54,7 +49,7 @@ def test_official_keys():
 
 
 def test_a_backbone_takes_the_encoder_of_a_file(tmp_path):
-    ours = random_weights()
+    ours = random_weights("mhsvm_tiny", 7, **SMALL)
     theirs = convert_state_dict(ours, "mhsvm_tiny", "bestiary", "official", **SMALL)
     key = "vmunet.layers.0.blocks.0.self_attention.mhs."
     theirs |= {

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import random_weights
 
 from bestiary.backbones import NAT
 from bestiary.checkpoints import build_classifier, convert_state_dict, load_classifier
@@ -17,18 +18,12 @@ CHANGES = {
 }
 
 
-def random_weights(name, changes):
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier(name, num_classes=7, **changes).state_dict()
-    return {key: torch.randn(value.shape, generator=generator) for key, value in shapes.items()}
-
-
 @pytest.mark.parametrize(
     ("name", "layout"),
     [(name, "official") for name in CHANGES] + [("nat_small", "transformers"), ("dinat_tiny", "transformers")],
 )
 def test_there_and_back_is_bitwise_the_same(name, layout):
-    ours = random_weights(name, CHANGES[name])
+    ours = random_weights(name, 7, **CHANGES[name])
     theirs = convert_state_dict(ours, name, "bestiary", layout, **CHANGES[name])
     back = convert_state_dict(theirs, name, layout, "bestiary", **CHANGES[name])
     assert back.keys() == ours.keys() and all(torch.equal(back[key], ours[key]) for key in ours)
@@ -73,13 +68,15 @@ def test_there_and_back_is_bitwise_the_same(name, layout):
     }.items(),
 )
 def test_official_keys(name, keys):
-    official = convert_state_dict(random_weights(name, CHANGES[name]), name, "bestiary", "official", **CHANGES[name])
+    official = convert_state_dict(
+        random_weights(name, 7, **CHANGES[name]), name, "bestiary", "official", **CHANGES[name]
+    )
     assert {key: tuple(official[key].shape) for key in keys} == keys
     assert not any("stages" in key or "backbone" in key or "mixer" in key for key in official)
 
 
 def test_keys_of_transformers():
-    ours = random_weights("nat_small", SMALL)
+    ours = random_weights("nat_small", 7, **SMALL)
     theirs = convert_state_dict(ours, "nat_small", "bestiary", "transformers", **SMALL)
     block, own = "nat.encoder.levels.1.layers.1.", "backbone.stages.1.blocks.1."
     q, k, v = ours[f"{own}token_mixer.qkv.weight"].chunk(3)
@@ -105,7 +102,7 @@ def test_keys_of_transformers():
 
 
 def test_index_tables_are_passed_over(tmp_path):
-    ours = random_weights("vitrpb_small", CHANGES["vitrpb_small"])
+    ours = random_weights("vitrpb_small", 7, **CHANGES["vitrpb_small"])
     official = convert_state_dict(ours, "vitrpb_small", "bestiary", "official", **CHANGES["vitrpb_small"])
     official["layers.0.attn.relative_position_index"] = torch.zeros(196, 196, dtype=torch.long)
     torch.save(official, tmp_path / "w.pth")
@@ -115,7 +112,7 @@ def test_index_tables_are_passed_over(tmp_path):
 
 @pytest.mark.parametrize("layout", ["bestiary", "official", "transformers"])
 def test_tables_of_another_kernel_size_are_resampled(tmp_path, layout):
-    ours = random_weights("nat_small", SMALL)
+    ours = random_weights("nat_small", 7, **SMALL)
     torch.save(convert_state_dict(ours, "nat_small", "bestiary", layout, **SMALL), tmp_path / "w.pth")
     larger = build_classifier("nat_small", 7, **SMALL | dict(kernel_size=5))
     load_classifier(larger, "nat_small", str(tmp_path / "w.pth"))

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from networks import random_weights, same_weights
 
 from bestiary.backbones import MobileNetV2, ResNet, list_backbones
 from bestiary.checkpoints import build_classifier, convert_state_dict, load_classifier
@@ -22,19 +23,6 @@ CASES = {  # name: what makes it small, layouts that have all of it
 }
 
 
-def random_weights(name, **changes):
-    generator = torch.Generator().manual_seed(0)
-    shapes = build_classifier(name, num_classes=10, **changes).state_dict()
-    return {
-        key: torch.randn(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7)
-        for key, value in shapes.items()
-    }
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize(
     ("name", "layout"), [(name, layout) for name, (_, layouts) in CASES.items() for layout in layouts]
 )
@@ -43,7 +31,7 @@ def test_there_and_back_is_bitwise_the_same(name, layout):
     ours = random_weights(name, **changes)
     theirs = convert_state_dict(ours, name, "bestiary", layout, **changes)
     assert len(theirs) == len(ours)
-    assert same(convert_state_dict(theirs, f"{name}.in1k", layout, "bestiary", **changes), ours)
+    assert same_weights(convert_state_dict(theirs, f"{name}.in1k", layout, "bestiary", **changes), ours)
 
 
 def shapes_of(module):
@@ -131,7 +119,7 @@ def test_the_authors_file_is_recognised(tmp_path):
     torch.save(dict(arch="se_resnet50", epoch=99, state_dict=saved), path)
     model = build_classifier("eca_resnet50", 10, **SMALL)
     load_classifier(model, "eca_resnet50", str(path))
-    assert same({key: value.clone() for key, value in model.state_dict().items()}, ours)
+    assert same_weights({key: value.clone() for key, value in model.state_dict().items()}, ours)
     backbone = ResNet("eca_resnet50", init_cfg=dict(type="Pretrained", checkpoint=str(path)), **SMALL)
     backbone.init_weights()
     key = "stages.3.blocks.0.join.attn.conv.weight"

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import same_weights
 
 from bestiary.backbones import SHViT, list_backbones
 from bestiary.checkpoints import build_classifier, convert_state_dict, load_classifier
@@ -22,22 +23,18 @@ def ours():
     }
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize("layout", ["bestiary", "timm", "official"])
 def test_there_and_back_is_bitwise_the_same(ours, layout):
     theirs = convert_state_dict(ours, "shvit_s1", "bestiary", layout, **SMALL)
     assert len(theirs) == len(ours)
-    assert same(convert_state_dict(theirs, "shvit_s1.in1k", layout, "bestiary", **SMALL), ours)
+    assert same_weights(convert_state_dict(theirs, "shvit_s1.in1k", layout, "bestiary", **SMALL), ours)
 
 
 def test_timm_to_official_and_back(ours):
     timms = convert_state_dict(ours, "shvit_s1", "bestiary", "timm", **SMALL)
     official = convert_state_dict(timms, "shvit_s1", "timm", "official", **SMALL)
-    assert same(official, convert_state_dict(ours, "shvit_s1", "bestiary", "official", **SMALL))
-    assert same(convert_state_dict(official, "shvit_s1", "official", "timm", **SMALL), timms)
+    assert same_weights(official, convert_state_dict(ours, "shvit_s1", "bestiary", "official", **SMALL))
+    assert same_weights(convert_state_dict(official, "shvit_s1", "official", "timm", **SMALL), timms)
 
 
 @pytest.mark.parametrize("name", list_backbones("shvit*"))
@@ -109,7 +106,7 @@ def test_a_file_of_any_layout_loads(ours, layout, tmp_path):
     path = tmp_path / "w.pth"
     torch.save({"model": convert_state_dict(ours, "shvit_s1", "bestiary", layout, **SMALL)}, path)
     model = build_classifier("shvit_s1", num_classes=10, pretrained=str(path), **SMALL)
-    assert same(dict(model.state_dict()), ours)
+    assert same_weights(dict(model.state_dict()), ours)
     backbone = SHViT(SMALL, out_indices=(1,), init_cfg=dict(type="Pretrained", checkpoint=str(path)))
     backbone.init_weights()
     assert all(torch.equal(value, ours[f"backbone.{key}"]) for key, value in backbone.state_dict().items())

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from networks import same_weights
 from safetensors.torch import load_file, save_file
 
 from bestiary.backbones import PoolFormer, SHViT
@@ -22,10 +23,6 @@ def ours():
     }
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 def read(path):
     return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
 
@@ -37,7 +34,7 @@ def test_from_each_to_each(ours, tmp_path, capsys, layout, to):
     torch.save({"model": source}, tmp_path / "in.pth")
     target = tmp_path / "made" / "out.safetensors"
     assert main([str(tmp_path / "in.pth"), str(target), "--arch", "shvit_s1.in1k", "--to", to]) == 0
-    assert same(read(target), convert_state_dict(ours, "shvit_s1", "bestiary", to))
+    assert same_weights(read(target), convert_state_dict(ours, "shvit_s1", "bestiary", to))
     lines = capsys.readouterr().out.splitlines()
     numbers = sum(value.numel() for value in ours.values()) / 1e6
     counted = f"471 tensors, {numbers:.2f} M numbers"
@@ -55,7 +52,9 @@ def test_pickles_have_the_entry_that_readers_look_for(ours, tmp_path, to, entry)
         == 0
     )
     content = read(tmp_path / "out.pth")
-    assert list(content) == [entry] and same(content[entry], convert_state_dict(ours, "shvit_s1", "bestiary", to))
+    assert list(content) == [entry] and same_weights(
+        content[entry], convert_state_dict(ours, "shvit_s1", "bestiary", to)
+    )
 
 
 def test_timm_loads_what_is_written(ours, tmp_path):
@@ -75,7 +74,7 @@ def test_a_backbone_without_a_head(ours, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("no head")
     backbone = SHViT("s1", init_cfg=dict(type="Pretrained", checkpoint=str(out)))
     backbone.init_weights()
-    assert same(backbone.state_dict(), body)
+    assert same_weights(backbone.state_dict(), body)
 
 
 def test_what_the_layout_has_no_place_for_is_named(tmp_path, capsys):

@@ -2,24 +2,20 @@
 
 import os
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
 from bestiary.kernels.neighborhood_attention.triton.tiling import axes_of
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from triton_compiling import BINARIES, check, compiled  # noqa: E402
 
-BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter compiles nothing"),
     pytest.mark.skipif(not (BINARIES / "cuobjdump").exists(), reason="this triton brings no cuobjdump"),
 ]
-POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 HEADS = 4
 
 
@@ -41,48 +37,6 @@ def launch(kernel: str, k: int, channels: int, dtype: torch.dtype, bias: bool, s
         return key_gradient_launch(q, q, q, q, lse, lse, table, axes, 0.1, q, q)
     partial = bias_partial(q, q, axes) if bias else None
     return query_gradient_launch(q, lse, q, q, q, q, lse, table, *extras, axes, 0.1, q, lse, partial)
-
-
-def compiled(one, target: GPUTarget):
-    """The kernel of a launch, compiled as Triton's own launcher would for aligned tensors."""
-    given = {**one.arguments, "first_batch": 0}
-    signature, attributes, constants = {}, {}, {}
-    for place, parameter in enumerate(one.kernel.params):
-        if parameter.name in one.constants:
-            signature[parameter.name], constants[(place,)] = "constexpr", one.constants[parameter.name]
-        elif isinstance(given[parameter.name], torch.Tensor):
-            signature[parameter.name] = POINTERS[given[parameter.name].dtype]
-            attributes[(place,)] = [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "fp32" if isinstance(given[parameter.name], float) else "i32"
-    source = ASTSource(one.kernel, signature, constants, attributes)
-    options = {"num_warps": one.warps, "num_stages": one.stages}
-    return triton.compile(source, target=target, options=options)
-
-
-def resources(binary: bytes, folder: Path) -> tuple[int, int, str]:
-    """Registers a thread, bytes of stack (spills), and the machine code in words."""
-    file = folder / "kernel.cubin"
-    file.write_bytes(binary)
-
-    def ask(option: str) -> str:
-        command = [BINARIES / "cuobjdump", option, file]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    usage, code = ask("-res-usage"), ask("-sass")
-    return int(re.search(r"REG:(\d+)", usage)[1]), int(re.search(r"STACK:(\d+)", usage)[1]), code
-
-
-def check(one, architecture: int, tmp_path: Path, record_property, monkeypatch) -> str:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    binary = compiled(one, GPUTarget("cuda", architecture, 32))
-    registers, stack, code = resources(binary.asm["cubin"], tmp_path)
-    record_property("registers", registers)
-    record_property("stack", stack)
-    print(f"{one.kernel.fn.__name__} sm_{architecture}: {registers} registers, {stack} bytes of stack")
-    assert stack == 0 and not re.search(r"\b(LDL|STL)\b", code), f"{registers} registers and {stack} bytes spilled"
-    assert binary.metadata.shared <= 99 * 1024  # what every GPU since sm_80 has for one block
-    return code
 
 
 KERNELS = "forward", "query", "key"
