@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...triton_launch import Launch, upcast
 from .launch import (
-    Launch,
     Strides,
     bias_arguments,
     five,
@@ -14,7 +14,6 @@ from .launch import (
     three,
     tile_constants,
     tile_programs,
-    upcast,
     window_constants,
 )
 from .tiling import Axes, tiling

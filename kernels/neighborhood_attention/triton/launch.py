@@ -1,41 +1,11 @@
-"""Kernel launches as values: they can be run, and compiled ahead of time for a GPU that is not there."""
+"""What all kernels of neighborhood attention are told, brought into their arguments and constants."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-import triton
 from torch import Tensor
 
-from .tiling import MAX_PROGRAMS, Axes, Tiling, common_unit
-
-INTERPRETED = bool(triton.knobs.runtime.interpret)
-
-
-class Launch(NamedTuple):
-    """One kernel with its arguments in order."""
-
-    kernel: Callable[..., Any]
-    programs: int  # for one batch item: the first axis of the grid
-    blocks: int  # second axis of the grid
-    batch: int
-    arguments: dict[str, Any]  # tensors, integers, floats
-    constants: dict[str, Any]
-    warps: int
-    stages: int
-
-    def run(self) -> None:
-        """Start the kernel, in slices of the batch where the grid would be too large."""
-        at_a_time = max(1, MAX_PROGRAMS // max(1, self.programs))
-        device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            for first in range(0, self.batch, at_a_time):
-                grid = (self.programs * min(at_a_time, self.batch - first), self.blocks)
-                self.kernel[grid](
-                    **self.arguments, first_batch=first, **self.constants, num_warps=self.warps, num_stages=self.stages
-                )
+from .tiling import Axes, Tiling, common_unit
 
 
 def names(*groups: tuple[str, ...]) -> list[str]:
@@ -49,11 +19,6 @@ def five(prefix: str) -> tuple[str, ...]:
 
 def three(prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}{axis}" for axis in range(3))
-
-
-def upcast(tensor: Tensor) -> bool:
-    """The interpreter takes bfloat16 for integers in dot and sum."""
-    return INTERPRETED and tensor.dtype == torch.bfloat16
 
 
 class Strides:

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...triton_launch import MAX_PROGRAMS, Launch, upcast
 from .launch import (
-    Launch,
     Strides,
     bias_arguments,
     five,
@@ -17,10 +17,9 @@ from .launch import (
     three,
     tile_constants,
     tile_programs,
-    upcast,
     window_constants,
 )
-from .tiling import MAX_PROGRAMS, Axes, Tiling, power_of_two, tiling
+from .tiling import Axes, Tiling, power_of_two, tiling
 from .windows import (
     chunk_places,
     key_range,

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Launch, Strides, bias_strides, five, map_arguments, names, three, upcast, window_constants
+from ...triton_launch import Launch, upcast
+from .launch import Strides, bias_strides, five, map_arguments, names, three, window_constants
 from .tiling import Axes, power_of_two
 from .windows import key_range, load_rows, products, store_rows
 

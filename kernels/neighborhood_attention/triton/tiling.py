@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-MAX_PROGRAMS = 2**31 - 1  # of the first axis of a CUDA grid
-
 
 class Axes(NamedTuple):
     """The spatial axes, three of each; `order` says which axis of the map each one is (None: it was added)."""
