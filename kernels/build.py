@@ -53,6 +53,21 @@ class Library(NamedTuple):
 
 LIBRARIES: dict[str, Library] = {}  # each operator's backends put theirs here
 
+CPU_VARIANTS = {  # a library asks the processor at its first call which of them it can run (csrc/cpu/variant.h)
+    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"),
+    "avx2": ("-mavx2", "-mfma"),
+    "portable": (),
+}
+
+
+def add_cpu_library(name: str, folder: str) -> None:
+    """Put a library into the table: binding.cpp of `folder` (below this one), and kernels.cpp once for each variant."""
+    kernels = (
+        Unit(f"{folder}/kernels.cpp", (f"-DVARIANT={variant}", "-Wno-psabi", *flags), variant)
+        for variant, flags in CPU_VARIANTS.items()
+    )
+    LIBRARIES[name] = Library(name, (Unit(f"{folder}/binding.cpp"), *kernels), (f"{folder}/*.h", "csrc/cpu/*.h"))
+
 
 def cache_folder() -> Path:
     """Where builds and tunings are kept."""

@@ -10,10 +10,10 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
-#include <string_view>
 #include <tuple>
 #include <vector>
 
+#include "../../../csrc/cpu/variant.h"
 #include "problem.h"
 
 namespace {
@@ -26,25 +26,10 @@ using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 
-// The best that this processor can run; BESTIARY_CPU_VARIANT names a lesser one, for tests and comparisons.
 const Variant& variant() {
-  static const Variant* const chosen = [] {
-    const Variant* candidates[] = {&bestiary::na::variant_avx512, &bestiary::na::variant_avx2,
-                                   &bestiary::na::variant_portable};
-    bool runs[] = {false, false, true};
-#if defined(__x86_64__)
-    runs[1] = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    runs[0] = runs[1] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-#endif
-    const char* given = std::getenv("BESTIARY_CPU_VARIANT");
-    const char* wanted = given && *given ? given : nullptr;
-    for (int i = 0; i < 3; ++i) {
-      if (runs[i] && (wanted == nullptr || std::string_view(wanted) == candidates[i]->name)) return candidates[i];
-    }
-    throw std::runtime_error("BESTIARY_CPU_VARIANT must be avx512, avx2 or portable, one that this processor can run");
-  }();
-  return *chosen;
+  static const Variant& chosen = bestiary::best_variant<Variant>(
+      {&bestiary::na::variant_avx512, &bestiary::na::variant_avx2, &bestiary::na::variant_portable});
+  return chosen;
 }
 
 // (B, one to three axes, heads, channels), or (B, axes, heads) without `channels`.

@@ -1,18 +1,9 @@
 // Where things are: windows, dilation groups, the sizes of scratch memory, and how the work is cut.
 #pragma once
-#include <cstdlib>
-#include <cstring>
-
 #include "problem.h"
 
 using bestiary::na::Problem;
 using bestiary::na::View;
-
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-
-static ALWAYS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static ALWAYS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static ALWAYS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Places of a dilation group that the query at one place sees; windows.py states the rule.
 struct Range {
@@ -93,47 +84,4 @@ struct Sizes {
     bias_row = 2 * p.kernel[2] - 1 + 2 * bias_pad;
     bias_rows = (2 * p.kernel[0] - 1) * (2 * p.kernel[1] - 1);
   }
-};
-
-// Scratch memory of one part: counted first, then given out.
-class Arena {
- public:
-  explicit Arena(void* memory) : base_(static_cast<char*>(memory)) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* here = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
-    return here;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
-};
-
-// `Scratch(problem, sizes, arena)` in memory that lasts as long as this does.
-template <class Scratch>
-class Allocated {
- public:
-  Allocated(const Problem& p, const Sizes& z)
-      : memory_(std::aligned_alloc(64, bytes(p, z))), scratch_(make(p, z, memory_)) {}
-  ~Allocated() { std::free(memory_); }
-  Allocated(const Allocated&) = delete;
-  Allocated& operator=(const Allocated&) = delete;
-  explicit operator bool() const { return memory_ != nullptr; }
-  Scratch& operator*() { return scratch_; }
-
- private:
-  static int64_t bytes(const Problem& p, const Sizes& z) {
-    Arena counted(nullptr);
-    Scratch(p, z, counted);
-    return counted.used();
-  }
-  static Scratch make(const Problem& p, const Sizes& z, void* memory) {
-    Arena arena(memory);
-    return Scratch(p, z, arena);
-  }
-  void* memory_;
-  Scratch scratch_;
 };

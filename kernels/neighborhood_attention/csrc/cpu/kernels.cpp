@@ -1,13 +1,6 @@
 // The kernels, compiled once for each instruction set: VARIANT is its name, the compiler's flags choose it.
+#include "../../../csrc/cpu/variant.h"
 #include "problem.h"
-
-#ifndef VARIANT
-#error "compile with -DVARIANT=avx512, avx2 or portable, and the flags of that instruction set"
-#endif
-#define JOIN_AGAIN(a, b) a##b
-#define JOIN(a, b) JOIN_AGAIN(a, b)
-#define TEXT_AGAIN(a) #a
-#define TEXT(a) TEXT_AGAIN(a)
 
 #include <cstdint>
 #include <cstdlib>
@@ -16,8 +9,9 @@
 #include <utility>
 
 namespace {
-#include "vectors.h"
-#include "pack.h"
+#include "../../../csrc/cpu/vectors.h"
+#include "../../../csrc/cpu/scratch.h"
+#include "../../../csrc/cpu/pack.h"
 #include "products.h"
 #include "geometry.h"
 #include "group.h"

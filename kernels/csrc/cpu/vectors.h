@@ -1,9 +1,11 @@
 // Vectors of eight floats in GCC's and Clang's vector extension, which compiles for any instruction set.
 //
-// Included by kernels.cpp alone, inside its variant's namespace, so that no function compiled for one instruction set
-// can be linked in the place of another's.
+// The headers of this folder but variant.h are included by an operator's kernels.cpp alone, inside its unnamed namespace,
+// so that no function compiled for one instruction set can be linked in the place of another's.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -11,6 +13,7 @@
 #define NOINLINE __attribute__((noinline))
 
 constexpr int64_t kLanes = 8;
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 typedef float Vec __attribute__((vector_size(32)));
 typedef int32_t IntVec __attribute__((vector_size(32)));
 typedef float UnalignedVec __attribute__((vector_size(32), aligned(4), may_alias));
