@@ -22,7 +22,8 @@ class Call(NamedTuple):
     is_complex: bool  # A is
     constant: bool  # B or C is the same at every step
     needs_grad: bool
-    transformed: bool  # inside torch.func's transforms, or forward-mode differentiation
+    transformed: bool  # inside torch.func's transforms
+    forward_mode: bool
 
 
 def fail(who: str, message: str) -> InputError:
@@ -56,9 +57,9 @@ def check_scan(
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
     needs_grad: bool,
-    transformed: bool,
+    transforms: tuple[bool, bool],
 ) -> Call:
-    """All checks of `selective_scan`. Raises InputError, a ValueError."""
+    """All checks of `selective_scan`; `transforms`: the last two of the Call. Raises InputError, a ValueError."""
     who = "selective_scan"
     tensors: dict[str, Any] = dict(
         u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state
@@ -106,7 +107,7 @@ def check_scan(
         groups = max(groups, own)
     return Call(
         u.device, u.dtype, batch, length, channels, groups, states, A.is_complex(), 2 in (B.ndim, C.ndim),
-        needs_grad, transformed,
+        needs_grad, *transforms,
     )  # fmt: skip
 
 
@@ -120,9 +121,11 @@ def check_routes(
     D: Tensor | None,
     delta_bias: Tensor | None,
     needs_grad: bool,
-    transformed: bool,
+    transforms: tuple[bool, bool],
 ) -> Call:
     """All checks of `scan_routes` but that each route is a permutation, which would cost a look at every entry.
+
+    `transforms`: the last two entries of the Call.
 
     Raises InputError, a ValueError.
     """
@@ -154,5 +157,5 @@ def check_routes(
     for name, tensor in (("D", D), ("delta_bias", delta_bias)):
         _shape(who, name, tensor, (count, channels), "of routes and channels")
     return Call(
-        u.device, u.dtype, batch, length, count * channels, count, states, False, False, needs_grad, transformed
+        u.device, u.dtype, batch, length, count * channels, count, states, False, False, needs_grad, *transforms
     )

@@ -29,7 +29,9 @@ def why_not(call: Call) -> str | None:
         return "it takes a real A, this one is complex"
     if call.constant:
         return "it takes a B and a C for each step, (B, N, L) or (B, G, N, L), not constant ones"
-    return "it takes no part in torch.func's transforms and in forward-mode derivatives" if call.transformed else None
+    if call.transformed or call.forward_mode:
+        return "it takes no part in torch.func's transforms and in forward-mode derivatives"
+    return None
 
 
 class _Plan(NamedTuple):

@@ -1,13 +1,16 @@
 """The public operators of the selective scan, and the choice of the backend that computes them."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..dispatch import Backend, Operator
 from ..tensors import forward_mode, needs_grad, wide_dtype
-from . import chunked
+from . import chunked, cpu
 from .arguments import check_routes, check_scan
+from .operators import run_scan
 from .reference import scan_routes_reference, selective_scan_reference
 
 
@@ -46,9 +49,57 @@ def _step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool, dtype: torch
     return F.softplus(delta) if softplus else delta
 
 
+def _one_dtype(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """What operators take: the dtype that all have, or else that of their arithmetic."""
+    first, *others = tensors
+    if all(x is None or x.dtype == first.dtype for x in others):
+        return tensors
+    wide = wide_dtype(first)
+    return tuple(x if x is None else x.to(wide) for x in tensors)
+
+
+def _wide(dtype: torch.dtype, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(x if x is None else x.to(dtype).contiguous() for x in tensors)
+
+
+def scan_by(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`run` of a backend of selective_scan with an operator of `operators.py`: groups are routes."""
+
+    def run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state) -> tuple[Tensor, Tensor]:
+        dtype, wide = u.dtype, wide_dtype(u)
+        u, delta, B, C, z = _one_dtype(u, delta, B, C, z)
+        B, C = (x[:, None] if x.ndim == 3 else x for x in (B, C))
+        groups = max(B.shape[1], C.shape[1])
+        B, C = (x.expand(-1, groups, -1, -1) for x in (B, C))
+        sizes = groups, u.shape[1] // groups
+        z, start = (None if x is None else x.unflatten(1, sizes) for x in (z, initial_state))
+        A, D, delta_bias = (None if x is None else x.unflatten(0, sizes) for x in _wide(wide, A, D, delta_bias))
+        out, last = operator(
+            u.unflatten(1, sizes), delta.unflatten(1, sizes), A, B, C, D, z, delta_bias,
+            None if start is None else start.to(wide), None, delta_softplus, True,
+        )  # fmt: skip
+        return out.flatten(1, 2).to(dtype), last.flatten(1, 2)
+
+    return run
+
+
+def routes_by(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """`run` of a backend of scan_routes with an operator of `operators.py`."""
+
+    def run(u, routes, delta, A, B, C, D, delta_bias, delta_softplus) -> Tensor:
+        dtype, wide = u.dtype, wide_dtype(u)
+        u, delta, B, C = _one_dtype(u, delta, B, C)
+        A, D, delta_bias = _wide(wide, A, D, delta_bias)
+        routes = routes.contiguous()
+        return operator(u, delta, A, B, C, D, None, delta_bias, None, routes, delta_softplus, False)[0].to(dtype)
+
+    return run
+
+
 OPERATOR = Operator(
     "selective_scan",
     {
+        "cpu": Backend(scan_by(run_scan), cpu.why_not, cpu.unavailable),
         "chunked": Backend(_scan_by_chunks, chunked.why_not),
         "reference": Backend(selective_scan_reference, lambda call: None),
     },
@@ -56,16 +107,17 @@ OPERATOR = Operator(
 ROUTES = Operator(
     "scan_routes",
     {
+        "cpu": Backend(routes_by(run_scan), cpu.why_not, cpu.unavailable),
         "chunked": Backend(_routes_by_chunks, chunked.why_not),
         "reference": Backend(scan_routes_reference, lambda call: None),
     },
 )
 
 
-def _transformed() -> bool:
-    """Inside forward-mode differentiation or a transform of torch.func, which registered operators do not know."""
+def _transforms() -> tuple[bool, bool]:
+    """Whether this is inside a transform of torch.func, and whether in forward-mode differentiation."""
     functorch = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
-    return functorch or forward_mode()
+    return functorch, forward_mode()
 
 
 def selective_scan(
@@ -111,7 +163,7 @@ def selective_scan(
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
     recorded = needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, recorded, _transformed())
+    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, recorded, _transforms())
     run = OPERATOR.backends[OPERATOR.choose(call, backend)].run
     out, last = run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out
@@ -154,6 +206,6 @@ def scan_routes(
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
     recorded = needs_grad(u, delta, A, B, C, D, delta_bias)
-    call = check_routes(u, routes, delta, A, B, C, D, delta_bias, recorded, _transformed())
+    call = check_routes(u, routes, delta, A, B, C, D, delta_bias, recorded, _transforms())
     run = ROUTES.backends[ROUTES.choose(call, backend)].run
     return run(u, routes, delta, A, B, C, D, delta_bias, delta_softplus)

@@ -12,7 +12,8 @@ r // (R / G)):
 - A (R, D, N), D and delta_bias (R, D), initial_state and the last state (B, R, D, N), all in float32 (float64 for
   float64); routes (R, L) int64 or None, None: as the steps stand; all contiguous but initial_state.
 - The third output, `states` (K, B, R, D, N): the states before the first step of each chunk of `chunk` steps of a
-  route, K = ceil(L / chunk), which is all that the backward pass gets of the states. A chunk of 0: none are kept.
+  route, K = ceil(L / chunk), which is all that the backward pass gets of the states. Within k, b and r their order is
+  the kernel's own. A chunk of 0: none are kept.
 - All outputs are contiguous. The gradients are those of u, delta, A, B, C, D, z, delta_bias and initial_state, in
   their shapes (without the strides) and dtypes; empty tensors in the places of D, z and delta_bias that were not given.
 """
@@ -35,7 +36,6 @@ BACKWARD_SCHEMA = (
     f"(Tensor d_out, Tensor? d_last, Tensor states, {_TENSORS}, {_OPTIONAL}, {_OPTIONS})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-CHUNK = 64  # steps between two states that are kept for the backward pass
 
 
 def _fake_forward(u, delta, A, B, C, D, z, delta_bias, initial_state, routes, delta_softplus, steps_last, chunk):
@@ -121,8 +121,12 @@ def _backward_operations(d_out, d_last, states, u, delta, A, *_, out_shape=None,
     return 2 * _forward_operations(u, delta, A)
 
 
-def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+def declare(name: str, kept_after: int) -> Callable[..., tuple[Tensor, Tensor]]:
     """Define `bestiary::<name>_forward` and `bestiary::<name>_backward` with everything but their kernels.
+
+    Args:
+        name: of the operators.
+        kept_after: steps of a chunk where a gradient is wanted.
 
     Returns:
         The function that runs the forward operator, with its arguments but `chunk`, for the output and the last state.
@@ -150,7 +154,7 @@ def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
         *tensors, states = ctx.saved_tensors  # once: checkpointing makes them again at each access
         options, chunk = (ctx.delta_softplus, ctx.steps_last), ctx.chunk
         if not chunk:  # the call was made as one that no gradient is asked of
-            chunk = CHUNK
+            chunk = kept_after
             with torch.no_grad():
                 states = forward_operator(*tensors, *options, chunk)[2]
         if d_out is None:  # only the last state was used
@@ -191,9 +195,9 @@ def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     ) -> tuple[Tensor, Tensor]:
         arguments = u, delta, A, B, C, D, z, delta_bias, initial_state, routes, delta_softplus, steps_last
         if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
-            return Forward.apply(*arguments, CHUNK)[:2]
+            return Forward.apply(*arguments, kept_after)[:2]
         if needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state):
-            return forward_operator(*arguments, CHUNK)[:2]
+            return forward_operator(*arguments, kept_after)[:2]
         if torch.compiler.is_compiling():
             return forward_operator(*arguments, 0)[:2]
         # Derivatives registered with `torch.library` are looked up in Python, 6 us a call, wanted or not.
@@ -203,5 +207,5 @@ def declare(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return run
 
 
-run_scan = declare("selective_scan")
-run_scan_triton = declare("selective_scan_triton")
+run_scan = declare("selective_scan", 32)
+run_scan_triton = declare("selective_scan_triton", 64)

@@ -151,8 +151,9 @@ def test_forward_mode_is_served_by_the_definition():
     u, delta, A, B, C, *_ = inputs(1, 2, 5, 2)
     out, moved = torch.func.jvp(lambda x: selective_scan(x, delta, A, B, C), (u,), (torch.ones_like(u),))
     torch.testing.assert_close(moved, selective_scan(torch.ones_like(u), delta, A, B, C))  # linear in u
-    with pytest.raises(InputError, match="backend 'chunked' cannot serve this call: it takes no part in torch.func"):
-        torch.func.jvp(lambda x: selective_scan(x, delta, A, B, C, backend="chunked"), (u,), (u,))
+    for backend, why in (("chunked", "it takes no part in torch.func"), ("cpu", "it has no forward-mode derivative")):
+        with pytest.raises(InputError, match=f"backend '{backend}' cannot serve this call: {why}"):
+            torch.func.jvp(lambda x: selective_scan(x, delta, A, B, C, backend=backend), (u,), (u,))  # noqa: B023
 
 
 def test_coefficients_that_are_constant_in_time():
@@ -186,19 +187,21 @@ def test_complex_states():
     out, last = selective_scan(u, delta, A, *interleaved, return_last_state=True)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     assert last.dtype == torch.complex128 and last.shape == (batch, channels, states)
-    with pytest.raises(InputError, match="backend 'chunked' cannot serve this call: it takes a real A"):
-        selective_scan(u, delta, A, *interleaved, backend="chunked")
+    for backend in ("cpu", "chunked"):
+        with pytest.raises(InputError, match=f"backend '{backend}' cannot serve this call: it takes a real A"):
+            selective_scan(u, delta, A, *interleaved, backend=backend)
 
 
 @pytest.mark.parametrize("length", [4096, pytest.param(65536, marks=pytest.mark.slow)])
-def test_long_sequences_neither_overflow_nor_drift(length):
+@pytest.mark.parametrize("backend", [name for name in NAMES if name in ("cpu", "chunked")])
+def test_long_sequences_neither_overflow_nor_drift(backend, length):
     """Within twice the error of the sequential scan in float32; decays from slow to instant."""
     u, delta, _, B, C, D, *_ = inputs(1, 4, length, 2)
     A = torch.tensor([[-1e-4, -0.01], [-0.1, -1.0], [-16.0, -1.0], [-300.0, -1e-3]], dtype=F64)
     arguments = u, delta, A, B, C, D
     truth = selective_scan(*arguments, delta_softplus=True, backend="reference")
     single = [x.float() for x in arguments]
-    sequential, ours = (selective_scan(*single, delta_softplus=True, backend=name) for name in ("reference", "chunked"))
+    sequential, ours = (selective_scan(*single, delta_softplus=True, backend=name) for name in ("reference", backend))
     assert torch.isfinite(ours).all()
     assert (ours - truth).abs().max() <= 2 * (sequential - truth).abs().max()
 
@@ -221,10 +224,10 @@ def test_other_dtypes(backend, dtype):
 
 def test_autocast_changes_nothing():
     u, delta, A, B, C, D, *_ = inputs(2, 4, 20, 3, dtype=torch.float32)
-    expected = selective_scan(u, delta, A, B, C, D)
-    with torch.autocast("cpu", torch.bfloat16):
-        for backend in NAMES:
-            torch.testing.assert_close(selective_scan(u, delta, A, B, C, D, backend=backend), expected)
+    for backend in NAMES:
+        expected = selective_scan(u, delta, A, B, C, D, backend=backend)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(selective_scan(u, delta, A, B, C, D, backend=backend), expected)
 
 
 def permutations(count, length, seed=0):
@@ -324,15 +327,16 @@ def test_shapes_alone():
 
 
 def test_backends_by_name():
-    assert [line.name for line in backends("selective_scan")] == ["chunked", "reference"]
+    assert [line.name for line in backends("selective_scan")] == list(NAMES)
     assert all(line.usable for line in backends("scan_routes"))
     u, delta, A, B, C, *_ = inputs(1, 2, 5, 2)
     constant = torch.randn(2, 2, dtype=F64)
-    with use_backend("chunked", "selective_scan"):
-        selective_scan(u, delta, A, B, C)
-        with pytest.raises(InputError, match="cannot serve this call: it takes a B and a C for each step"):
-            selective_scan(u, delta, A, constant, C)
-    with pytest.raises(InputError, match="selective_scan: no backend 'cuda'; there are chunked, reference"):
+    for backend in ("cpu", "chunked"):
+        with use_backend(backend, "selective_scan"):
+            selective_scan(u, delta, A, B, C)
+            with pytest.raises(InputError, match="cannot serve this call: it takes a B and a C for each step"):
+                selective_scan(u, delta, A, constant, C)
+    with pytest.raises(InputError, match="selective_scan: no backend 'cuda'; there are cpu, .*chunked, reference"):
         selective_scan(u, delta, A, B, C, backend="cuda")
 
 
