@@ -1,6 +1,6 @@
 """Launches of Triton kernels as values: they can be run, and compiled ahead of time for a GPU that is not there.
 
-The only module of this folder that imports Triton; the backends that use it are imported at their first call.
+It imports Triton, as `triton_rows.py` does; the backends that use them are imported at their first call.
 """
 
 from collections.abc import Callable

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..dispatch import Backend, Operator
 from ..tensors import forward_mode, needs_grad, wide_dtype
-from . import chunked, cpu
-from .arguments import check_routes, check_scan
-from .operators import run_scan
+from . import chunked, cpu, triton
+from .arguments import Call, check_routes, check_scan
+from .operators import run_scan, run_scan_triton
 from .reference import scan_routes_reference, selective_scan_reference
 
 
@@ -96,21 +96,34 @@ def routes_by(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., T
     return run
 
 
+torch.library.impl("bestiary::selective_scan_triton_forward", ("cuda", "cpu"), triton.forward)
+torch.library.impl("bestiary::selective_scan_triton_backward", ("cuda", "cpu"), triton.backward)
+
+
+def rank(call: Call) -> tuple[str, ...]:
+    """The backends to try, fastest first."""
+    return ("triton" if call.device.type == "cuda" else "cpu", "chunked", "reference")
+
+
 OPERATOR = Operator(
     "selective_scan",
     {
         "cpu": Backend(scan_by(run_scan), cpu.why_not, cpu.unavailable),
+        "triton": Backend(scan_by(run_scan_triton), triton.why_not, triton.unavailable),
         "chunked": Backend(_scan_by_chunks, chunked.why_not),
         "reference": Backend(selective_scan_reference, lambda call: None),
     },
+    rank,
 )
 ROUTES = Operator(
     "scan_routes",
     {
         "cpu": Backend(routes_by(run_scan), cpu.why_not, cpu.unavailable),
+        "triton": Backend(routes_by(run_scan_triton), triton.why_not, triton.unavailable),
         "chunked": Backend(_routes_by_chunks, chunked.why_not),
         "reference": Backend(scan_routes_reference, lambda call: None),
     },
+    rank,
 )
 
 

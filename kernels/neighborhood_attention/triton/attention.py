@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...triton_launch import Launch, upcast
+from ...triton_rows import load_rows, products, store_rows
 from .launch import (
     Strides,
     bias_arguments,
@@ -18,17 +19,7 @@ from .launch import (
     window_constants,
 )
 from .tiling import Axes, axes_of, tiling
-from .windows import (
-    chunk_places,
-    key_range,
-    load_rows,
-    locate,
-    products,
-    seen_bits,
-    store_rows,
-    tile_places,
-    unpack_bits,
-)
+from .windows import chunk_places, key_range, locate, seen_bits, tile_places, unpack_bits
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), ("ek_b", "ek_m", "ek_h", "ev_b", "ev_m", "ev_h"), three("bias_"),

@@ -5,6 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...triton_launch import Launch, upcast
+from ...triton_rows import load_rows, products, store_rows
 from .launch import (
     Strides,
     bias_arguments,
@@ -17,17 +18,7 @@ from .launch import (
     window_constants,
 )
 from .tiling import Axes, tiling
-from .windows import (
-    chunk_places,
-    load_rows,
-    locate,
-    products,
-    query_range,
-    seen_bits,
-    store_rows,
-    tile_places,
-    unpack_bits,
-)
+from .windows import chunk_places, locate, query_range, seen_bits, tile_places, unpack_bits
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), five("do"), three("bias_"), three("size"), three("dil"), three("line"),

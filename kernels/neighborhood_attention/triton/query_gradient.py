@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...triton_launch import MAX_PROGRAMS, Launch, upcast
+from ...triton_rows import load_rows, products, store_rows
 from .launch import (
     Strides,
     bias_arguments,
@@ -20,17 +21,7 @@ from .launch import (
     window_constants,
 )
 from .tiling import Axes, Tiling, power_of_two, tiling
-from .windows import (
-    chunk_places,
-    key_range,
-    load_rows,
-    locate,
-    products,
-    seen_bits,
-    store_rows,
-    tile_places,
-    unpack_bits,
-)
+from .windows import chunk_places, key_range, locate, seen_bits, tile_places, unpack_bits
 
 INTEGERS = names(
     five("q"), five("k"), five("v"), five("do"), ("ek_b", "ek_m", "ek_h", "ev_b", "ev_m", "ev_h"), three("bias_"),

@@ -9,9 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ...triton_launch import Launch, upcast
+from ...triton_rows import load_rows, products, store_rows
 from .launch import Strides, bias_strides, five, map_arguments, names, three, window_constants
 from .tiling import Axes, power_of_two
-from .windows import key_range, load_rows, products, store_rows
+from .windows import key_range
 
 SHARED = (
     five("q"), five("do"), three("size"), three("line"), ("heads", "repeat", "slices", "first_batch"),
