@@ -1,19 +1,42 @@
 """The public operator of bi-level routed attention, and the choice of the backend that computes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..dispatch import Backend, Operator
-from ..tensors import forward_mode, needs_grad
-from . import gather
+from ..tensors import forward_mode, needs_grad, wide_dtype
+from . import cpu, gather, operators
 from .arguments import Call, as_routing, check
 from .reference import bi_level_routing_attention_reference
 from .regions import Grid, Routing, empty_regions, region_means, route
 
 # A backend's `run` takes q, k, v, lepe, mask, the routing, the grid and the scale.
+
+
+def _by_operator(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """`run` of a backend with an operator of `operators.py`."""
+
+    def run(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        lepe: Tensor | None,
+        mask: Tensor | None,
+        routing: Routing,
+        grid: Grid,
+        scale: float,
+    ) -> Tensor:
+        weights = None if routing.weights is None else routing.weights.to(wide_dtype(q))
+        q, k, v, lepe = (x if x is None or x.stride(-1) == 1 else x.contiguous() for x in (q, k, v, lepe))
+        return operator(q, k, v, lepe, mask, routing.index, weights, grid, scale)[0]
+
+    return run
+
+
 BACKENDS = {
+    "cpu": Backend(_by_operator(operators.run_routing), cpu.why_not, cpu.unavailable),
     "gather": Backend(gather.run, gather.why_not),
     "reference": Backend(bi_level_routing_attention_reference, lambda call: None),
 }

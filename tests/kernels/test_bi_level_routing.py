@@ -11,7 +11,7 @@ from bestiary.kernels import backends, bi_level_routing_attention, use_backend
 from bestiary.kernels.bi_level_routing import Routing, gather, region_means, route
 from bestiary.kernels.bi_level_routing.dispatch import BACKENDS
 
-by_backend = pytest.mark.parametrize("backend", BACKENDS)
+by_backend = pytest.mark.parametrize("backend", ["gather", "reference"])  # in float64; compiled: bi_level_routing/
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -116,7 +116,7 @@ def calls(draw):
         soft=draw(st.booleans()),
         with_mask=draw(st.booleans()),
         with_lepe=draw(st.booleans()),
-        backend=draw(st.sampled_from(list(BACKENDS))),
+        backend=draw(st.sampled_from(["gather", "reference"])),
         elements=draw(st.sampled_from([1, 1 << 22])),  # regions one by one, and all at once
         seed=draw(st.integers(0, 1000)),
     )
@@ -368,8 +368,9 @@ def test_large_maps_are_not_kept_gathered(monkeypatch):
 
 
 def test_the_list_and_the_choice(monkeypatch):
-    assert [line.name for line in backends("bi_level_routing_attention")] == ["gather", "reference"]
-    assert all(line.usable for line in backends("bi_level_routing_attention"))
+    lines = {line.name: line for line in backends("bi_level_routing_attention")}
+    assert list(lines) == list(BACKENDS)
+    assert lines["gather"].usable and lines["reference"].usable
     q, k, v = qkv(1, (4, 4), 1, 2)
     called = []
     for name, backend in BACKENDS.items():
@@ -435,7 +436,7 @@ def test_messages():
             dict(routing=(index, torch.ones(2, 4, 1))),
             r"the weights of routing must be floating .* got torch.float32 \(2, 4, 1",
         ),
-        (dict(backend="quick"), "no backend 'quick'; there are gather, reference"),
+        (dict(backend="quick"), f"no backend 'quick'; there are {', '.join(BACKENDS)}"),
     ):
         if message is None:
             call(**arguments)

@@ -59,26 +59,45 @@ static NOINLINE void unpack_rows(const float* from, int64_t count, int64_t chann
 // they lie too far apart for the processor to foresee, and more requests than it can hold would halt it.
 class Prefetcher {
  public:
-  void clear() { count_ = 0; }
+  void clear() { count_ = 0, tokens_ = 0; }
   // `count` tokens of `bytes`, `step` bytes apart.
   void add(const void* from, int64_t step, int64_t count, int64_t bytes) {
-    if (count_ < kStreams) streams_[count_++] = {static_cast<const char*>(from), step, count, bytes};
+    if (count_ == kStreams) return;
+    streams_[count_++] = {static_cast<const char*>(from), step, count, bytes};
+    tokens_ += count;
   }
+  // All tokens of one `add`, the last one first.
   void ask() {
     if (count_ == 0) return;
-    const Stream& s = streams_[--count_];
-    const char* from = s.from;
-    for (int64_t x = 0; x < s.count; ++x, from += s.step) {
-      for (int64_t at = 0; at < s.bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+    --count_;
+    ask(streams_[count_], streams_[count_].count);
+  }
+  // As many tokens that all are asked for in so many calls.
+  int64_t share(int64_t calls) const { return tokens_ / calls + 1; }
+  void ask(int64_t tokens) {
+    while (count_ && tokens > 0) {
+      Stream& s = streams_[count_ - 1];
+      const int64_t some = s.count < tokens ? s.count : tokens;
+      ask(s, some);
+      tokens -= some;
+      s.from += some * s.step, s.count -= some;
+      if (s.count == 0) --count_;
     }
   }
 
  private:
-  static constexpr int kStreams = 16;
+  static constexpr int kStreams = 256;
   struct Stream {
     const char* from;
     int64_t step, count, bytes;
   };
+  static void ask(const Stream& s, int64_t tokens) {
+    const char* from = s.from;
+    for (int64_t x = 0; x < tokens; ++x, from += s.step) {
+      for (int64_t at = 0; at < s.bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+    }
+  }
   Stream streams_[kStreams];
   int count_ = 0;
+  int64_t tokens_ = 0;
 };
