@@ -22,7 +22,8 @@ struct BackwardScratch {
         d_value_rows(arena.take<float*>(z.all)),
         added_keys(arena.take<float>(p.weights && z.pass != kQueriesAlone ? z.all * z.d : 0)),
         added_values(arena.take<float>(p.weights && z.pass != kQueriesAlone ? z.all * z.e : 0)),
-        seen(arena.take<bool>(z.pass == kAll ? z.regions : 0)),
+        seen(arena.take<bool>(z.pass == kAll ? z.regions * p.heads : 0)),
+        fresh(arena.take<bool>(p.topk)),
         d_keys(arena.take<float>(gradients(p, z) * z.d)),
         d_values(arena.take<float>(gradients(p, z) * z.e)),
         keys(p, z, arena) {}
@@ -42,7 +43,8 @@ struct BackwardScratch {
   float *results, *lse, *shift;
   float **d_key_rows, **d_value_rows;  // where the gradients of the keys at hand are added up
   float *added_keys, *added_values;    // with weights on regions: what one region of queries adds
-  bool* seen;                          // regions of keys that have been added to
+  bool* seen;                          // regions of keys that have been added to, of some heads
+  bool* fresh;                         // of each slot: what is added to it is the first
   float *d_keys, *d_values;            // of a head, or of the region at hand
   Keys keys;
   Ahead ahead;
@@ -89,24 +91,15 @@ class Backward {
   Backward(const Problem& p, Pass pass) : p_(p), z_(p, pass), allocated_(p, z_) {}
   explicit operator bool() const { return static_cast<bool>(allocated_); }
 
-  // All gradients of whole heads, in order.
+  // All gradients of whole heads, in order. Where gradients of keys are added up in place, the heads of a picture go
+  // through its regions together: their tokens are neighbors in memory.
   void heads(int64_t first, int64_t last) {
-    for (int64_t unit = first; unit < last; ++unit) {
-      set_head(unit / p_.heads, unit % p_.heads);
-      BackwardScratch& w = *allocated_;
-      const bool in_place = BackwardScratch::in_place(p_, z_);
-      for (int64_t r = 0; r < z_.regions; ++r) {
-        w.seen[r] = false;
-        if (in_place) zero_region(r);
-      }
-      for (int64_t region = 0; region < z_.regions; ++region) queries_of(region);
-      for (int64_t r = 0; r < z_.regions && !in_place; ++r) {
-        if (w.seen[r]) {
-          give_region(r, w.d_keys + r * z_.keys * z_.d, w.d_values + r * z_.keys * z_.e);
-        } else {
-          zero_region(r);
-        }
-      }
+    const bool in_place = BackwardScratch::in_place(p_, z_);
+    while (first < last) {
+      const int64_t batch = first / p_.heads, head = first % p_.heads;
+      const int64_t together = in_place ? least(last - first, p_.heads - head) : 1;
+      heads_of(batch, head, together);
+      first += together;
     }
   }
 
@@ -148,6 +141,44 @@ class Backward {
       i += times;
     }
     give_region(region, w.d_keys, w.d_values);
+  }
+
+  void heads_of(int64_t batch, int64_t head, int64_t together) {
+    BackwardScratch& w = *allocated_;
+    std::memset(w.seen, 0, z_.regions * together);
+    first_head_ = head;
+    Item item = {batch, head, 0};
+    for (int64_t number = 1; number <= z_.regions * together; ++number) {
+      const Item next = {batch, head + number % together, number / together};
+      w.ahead.prefetcher.clear();
+      if (next.region < z_.regions) w.ahead.each = prefetch_gradients(next);
+      if (batch != batch_ || item.head != head_) set_head(batch, item.head);
+      queries_of(item.region);
+      item = next;
+    }
+    const bool in_place = BackwardScratch::in_place(p_, z_);
+    for (int64_t i = 0; i < together; ++i) {
+      head_ = head + i;
+      for (int64_t r = 0; r < z_.regions; ++r) {
+        if (!seen(r)) {
+          zero_region(r);
+        } else if (!in_place) {
+          give_region(r, w.d_keys + r * z_.keys * z_.d, w.d_values + r * z_.keys * z_.e);
+        }
+      }
+    }
+  }
+
+  bool& seen(int64_t region) { return (*allocated_).seen[(head_ - first_head_) * z_.regions + region]; }
+
+  int64_t prefetch_gradients(const Item& next) {
+    Prefetcher& ahead = (*allocated_).ahead.prefetcher;
+    prefetch_tokens<T>(p_, p_.d_query, p_.side, next, p_.channels, ahead);
+    if (BackwardScratch::in_place(p_, z_)) prefetch_keys<T>(p_, z_, p_.d_key, p_.d_value, next, ahead);
+    prefetch_keys<T>(p_, z_, p_.key, p_.value, next, ahead);
+    prefetch_tokens<T>(p_, p_.d_out, p_.side, next, p_.value_channels, ahead);
+    prefetch_tokens<T>(p_, p_.query, p_.side, next, p_.channels, ahead);
+    return ahead.share(ceil_div(z_.tokens, kRows) * 2 * ceil_div(z_.all, kVectors * kLanes));
   }
 
   void set_head(int64_t batch, int64_t head) {
@@ -210,18 +241,23 @@ class Backward {
   void set_targets(int64_t slot, int64_t region) {
     BackwardScratch& w = *allocated_;
     const int64_t start = w.keys.starts[slot], end = w.keys.starts[slot + 1];
-    const bool in_place = BackwardScratch::in_place(p_, z_);
     if (p_.weights) {
       for (int64_t i = start; i < end; ++i) {
         w.d_key_rows[i] = w.added_keys + i * z_.d, w.d_value_rows[i] = w.added_values + i * z_.e;
       }
     }
-    if (z_.pass == kAll && !in_place && !w.seen[region]) {
-      w.seen[region] = true;
-      std::memset(w.d_keys + region * z_.keys * z_.d, 0, sizeof(float) * z_.keys * z_.d);
-      std::memset(w.d_values + region * z_.keys * z_.e, 0, sizeof(float) * z_.keys * z_.e);
+    w.fresh[slot] = p_.weights != nullptr;
+    if (z_.pass == kAll && !seen(region)) {
+      seen(region) = true;
+      w.fresh[slot] = true;
+      // With weights all is added to this, and not written.
+      if (p_.weights) for_targets(region, [&](int64_t, float* d_key, float* d_value) {
+        std::memset(d_key, 0, sizeof(float) * z_.d);
+        std::memset(d_value, 0, sizeof(float) * z_.e);
+      });
     }
-    if (!p_.weights) for_targets(region, [&](int64_t i, float* d_key, float* d_value) {
+    if (p_.weights) return;
+    for_targets(region, [&](int64_t i, float* d_key, float* d_value) {
       w.d_key_rows[start + i] = d_key, w.d_value_rows[start + i] = d_value;
     });
   }
@@ -245,10 +281,10 @@ class Backward {
   }
 
   // Adds what the queries at hand give to the keys of a slot; never over two slots at once, whose keys may be the same.
-  void add_keys(int64_t slot, int64_t rows, bool fresh) {
+  void add_keys(int64_t slot, int64_t rows, bool first) {
     BackwardScratch& w = *allocated_;
     const int64_t start = w.keys.starts[slot], count = w.keys.starts[slot + 1] - start;
-    const bool add = !(p_.weights && fresh);
+    const bool add = !(first && w.fresh[slot]);
     multiply<true>(count, w.weights + start, z_.step, Strided{w.d_outs, z_.e}, rows, z_.e / kLanes,
                    Listed{w.d_value_rows + start, 0}, add, w.ahead);
     multiply<true>(count, w.d_scores + start, z_.step, Strided{w.queries, z_.d}, rows, z_.d / kLanes,
@@ -308,7 +344,7 @@ class Backward {
   const Problem& p_;
   const Sizes z_;
   Allocated<BackwardScratch> allocated_;
-  int64_t batch_ = -1, head_ = -1;
+  int64_t batch_ = -1, head_ = -1, first_head_ = 0;
 };
 
 template <class T>

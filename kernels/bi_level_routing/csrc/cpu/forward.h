@@ -92,25 +92,31 @@ static void write_outputs(const Problem& p, const Sizes& z, int64_t batch, int64
   });
 }
 
-// What the next region needs from the caller's tensors; tokens that are to be asked for after each tile.
+// What the next region needs of the caller's keys and values.
+template <class T>
+static void prefetch_keys(const Problem& p, const Sizes& z, const View& keys, const View& values, const Item& next,
+                          Prefetcher& ahead) {
+  if (z.held) {
+    // Those of the next head, which are packed one after another.
+    const Item other = {next.batch, next.head + 1, next.region};
+    if (other.head == p.heads) return;
+    prefetch_tokens<T>(p, values, p.kv_side, other, p.value_channels, ahead);
+    prefetch_tokens<T>(p, keys, p.kv_side, other, p.channels, ahead);
+    return;
+  }
+  for (int64_t slot = 0; slot < p.topk; ++slot) {
+    const Item chosen = {next.batch, next.head, p.index[(next.batch * z.regions + next.region) * p.topk + slot]};
+    prefetch_tokens<T>(p, values, p.kv_side, chosen, p.value_channels, ahead);
+    prefetch_tokens<T>(p, keys, p.kv_side, chosen, p.channels, ahead);
+  }
+}
+
+// What the next region needs, the last first; tokens that are to be asked for after each tile.
 template <class T>
 static int64_t prefetch(const Problem& p, const Sizes& z, const Item& next, Prefetcher& ahead) {
   prefetch_tokens<T>(p, p.out, p.side, next, p.value_channels, ahead);
   prefetch_tokens<T>(p, p.lepe, p.side, next, p.value_channels, ahead);
-  if (z.held) {
-    // Those of the next head, which are packed one after another.
-    const Item other = {next.batch, next.head + 1, next.region};
-    if (other.head < p.heads) {
-      prefetch_tokens<T>(p, p.value, p.kv_side, other, p.value_channels, ahead);
-      prefetch_tokens<T>(p, p.key, p.kv_side, other, p.channels, ahead);
-    }
-  } else {
-    for (int64_t slot = 0; slot < p.topk; ++slot) {
-      const Item chosen = {next.batch, next.head, p.index[(next.batch * z.regions + next.region) * p.topk + slot]};
-      prefetch_tokens<T>(p, p.value, p.kv_side, chosen, p.value_channels, ahead);
-      prefetch_tokens<T>(p, p.key, p.kv_side, chosen, p.channels, ahead);
-    }
-  }
+  prefetch_keys<T>(p, z, p.key, p.value, next, ahead);
   prefetch_tokens<T>(p, p.query, p.side, next, p.channels, ahead);
   return ahead.share(ceil_div(z.tokens, kRows) * (ceil_div(z.all, kVectors * kLanes) + ceil_div(z.all, kDepth)));
 }
