@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..dispatch import Backend, Operator
 from ..tensors import forward_mode, needs_grad, wide_dtype
-from . import cpu, gather, operators
+from . import cpu, gather, operators, triton
 from .arguments import Call, as_routing, check
 from .reference import bi_level_routing_attention_reference
 from .regions import Grid, Routing, empty_regions, region_means, route
@@ -35,8 +35,12 @@ def _by_operator(operator: Callable[..., tuple[Tensor, Tensor]]) -> Callable[...
     return run
 
 
+torch.library.impl("bestiary::bi_level_routing_triton_forward", ("cuda", "cpu"), triton.forward)
+torch.library.impl("bestiary::bi_level_routing_triton_backward", ("cuda", "cpu"), triton.backward)
+
 BACKENDS = {
     "cpu": Backend(_by_operator(operators.run_routing), cpu.why_not, cpu.unavailable),
+    "triton": Backend(_by_operator(operators.run_routing_triton), triton.why_not, triton.unavailable),
     "gather": Backend(gather.run, gather.why_not),
     "reference": Backend(bi_level_routing_attention_reference, lambda call: None),
 }
@@ -44,7 +48,9 @@ BACKENDS = {
 
 def rank(call: Call) -> tuple[str, ...]:
     """The backends to try, fastest first."""
-    return ("reference",) if call.device.type == "meta" else tuple(BACKENDS)  # shapes alone
+    if call.device.type == "meta":
+        return ("reference",)  # shapes alone
+    return ("triton" if call.device.type == "cuda" else "cpu", "gather", "reference")
 
 
 OPERATOR = Operator("bi_level_routing_attention", BACKENDS, rank)

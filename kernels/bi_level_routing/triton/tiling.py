@@ -37,5 +37,5 @@ def tiling(tokens: int, channels: int, value_channels: int, itemsize: int, backw
     tile = min(largest, max(16, power_of_two(tokens)))
     return Tiling(
         tile, chunk, min(power_of_two(max(channels, 16)), most), min(power_of_two(max(value_channels, 16)), most),
-        4 if tile * chunk > 512 else 2, 2 if itemsize == 2 and not backward else 1,
+        4, 2 if itemsize == 2 and not backward else 1,
     )  # fmt: skip
