@@ -33,7 +33,7 @@ template <class Real>
 struct BackwardScratch {
   static constexpr int64_t W = kLanes<Real>;
   BackwardScratch(const Problem& p, const Cut<Real>& cut, Arena& arena)
-      : at(arena.take<int64_t>(p.chunk)),
+      : at{arena.take<int64_t>(p.chunk), arena.take<int64_t>(p.chunk)},
         b(arena.take<Real>(p.chunk * p.states)),
         c(arena.take<Real>(p.chunk * p.states)),
         d_b(arena.take<Real>(p.chunk * p.states)),
@@ -51,7 +51,7 @@ struct BackwardScratch {
     }
   }
 
-  int64_t* at;
+  int64_t* at[2];  // the steps of this chunk and the one before, in turn
   Real *b, *c, *d_b, *d_c;  // (steps, N)
   Real *rates, *g, *d_a;    // (blocks, N, W)
   Real *d_d, *d_bias;       // (blocks, W)
@@ -182,12 +182,13 @@ class BackwardTask {
   void run() {
     for (int64_t i = 0; i < task.blocks; ++i) begin(i);
     for (int64_t k = ceil_div(p.length, p.chunk) - 1; k >= 0; --k) {
-      Tile tile = chunk_of(p, task.route, k, w.at);
+      const Tile tile = chunk_of(p, task.route, k, w.at[k % 2]);
+      const Tile later = chunk_of(p, task.route, k - 1, w.at[(k + 1) % 2]);
       read_rows<Real, T>(p.b, task.batch, task.route, tile, states, w.b);
       read_rows<Real, T>(p.c, task.batch, task.route, tile, states, w.c);
       std::memset(w.d_b, 0, tile.steps * states * sizeof(Real));
       std::memset(w.d_c, 0, tile.steps * states * sizeof(Real));
-      for (int64_t i = 0; i < task.blocks; ++i) block(k, i, tile);
+      for (int64_t i = 0; i < task.blocks; ++i) block(k, i, tile, later);
       for (int64_t s = 0; s < tile.steps; ++s) {
         const int64_t to = coefficients + tile.at[s] * states, bytes = states * sizeof(Real);
         std::memcpy(shared.d_b + to, w.d_b + s * states, bytes);
@@ -212,13 +213,14 @@ class BackwardTask {
     store(w.d_bias + i * W, Vec<Real>{});
   }
 
-  void block(int64_t k, int64_t i, Tile tile) const {
+  void block(int64_t k, int64_t i, Tile tile, const Tile& later) const {
     const int64_t channel = channel_of(i), steps = tile.steps;
     tile.some = channels_from<Real>(p, channel);
     read_tile<Real, T>(p.delta, task.batch, task.route, channel, tile, w.dt);
     read_tile<Real, T>(p.u, task.batch, task.map, channel, tile, w.u);
     read_tile<Real, T>(p.d_out, task.batch, task.route, channel, tile, w.d_y);
-    step_sizes<true, Real>(p, steps, of_channels<Real>(p.bias, p, task.route, channel), w.dt, w.slope);
+    const Vec<Real> bias = of_channels<Real>(p.bias, p, task.route, channel);
+    step_sizes<true, Real>(p, steps, bias, ahead_of(k, i, tile, later), w.dt, w.slope);
     const Vec<Real> skip = of_channels<Real>(p.d, p, task.route, channel);
     for (int64_t s = 0; s < steps; ++s) {
       const Vec<Real> u = load(w.u + s * W);
@@ -259,6 +261,26 @@ class BackwardTask {
       write_tile<Real, T>(w.u, p.d_u, task.batch, task.map, channel, tile);
     }
     if (p.z.data) gates(channel, tile);
+  }
+
+  // What block i of chunk k will write, and what the one that follows it will read.
+  Ahead ahead_of(int64_t k, int64_t i, const Tile& tile, const Tile& later) const {
+    Ahead ahead;
+    const int64_t channel = channel_of(i);
+    ahead.add<T>(p.d_delta, task.batch, task.route, channel, tile);
+    if (shared.ratio == 1) ahead.add<T>(p.d_u, task.batch, task.map, channel, tile);
+    if (p.z.data) ahead.add<T>(p.d_z, task.batch, task.route, channel, tile);
+    const bool here = i + 1 < task.blocks;
+    const Tile& next = here ? tile : later;
+    if (next.steps <= 0) return ahead;
+    const int64_t from = here ? channel + W : channel_of(0);
+    ahead.add<T>(p.delta, task.batch, task.route, from, next);
+    ahead.add<T>(p.u, task.batch, task.map, from, next);
+    ahead.add<T>(p.d_out, task.batch, task.route, from, next);
+    if (p.z.data) ahead.add<T>(p.z, task.batch, task.route, from, next);
+    const Real* kept = kept_states<Real>(p, here ? k : k - 1, task.batch, task.route, from);
+    ahead.add_rows(kept, p.channels * sizeof(Real), states);
+    return ahead;
   }
 
   // The gradient of what the gates were multiplied with, and the share of the inputs in it.

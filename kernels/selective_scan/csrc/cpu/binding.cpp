@@ -158,7 +158,7 @@ Nine backward(const Tensor d_out, const Optional d_last, const Tensor kept, cons
   if (bias) p.d_bias = d_bias.data_ptr();
   p.d_initial = d_initial.data_ptr();
   const Variant& v = variant();
-  const std::unique_ptr<void, decltype(&std::free)> shared(std::calloc(v.shared_bytes(p) + 1, 1), &std::free);
+  const std::unique_ptr<void, decltype(&std::free)> shared(std::aligned_alloc(64, v.shared_bytes(p) + 64), &std::free);
   if (shared == nullptr) throw std::runtime_error("bestiary::selective_scan: out of memory for scratch space");
   run(v.tasks(p), [&](int64_t begin, int64_t end) { return v.backward(p, begin, end, shared.get()); });
   run(v.sums(p), [&](int64_t begin, int64_t end) {

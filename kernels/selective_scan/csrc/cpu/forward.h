@@ -7,7 +7,7 @@ template <class Real>
 struct ForwardScratch {
   static constexpr int64_t W = kLanes<Real>;
   ForwardScratch(const Problem& p, const Cut<Real>& cut, Arena& arena)
-      : at(arena.take<int64_t>(p.chunk)),
+      : at{arena.take<int64_t>(p.chunk), arena.take<int64_t>(p.chunk)},
         b(arena.take<Real>(p.chunk * p.states)),
         c(arena.take<Real>(p.chunk * p.states)),
         rates(arena.take<Real>(cut.most * p.states * W)),
@@ -16,7 +16,7 @@ struct ForwardScratch {
         dt(arena.take<Real>(p.chunk * W)),
         y(arena.take<Real>(p.chunk * W)) {}
 
-  int64_t* at;
+  int64_t* at[2];  // the steps of this chunk and the next, in turn
   Real *b, *c;  // (steps, N)
   Real* rates;  // (blocks, N, W): A log2(e), so that a decay is 2^(dt * rate)
   Real* h;      // (blocks, N, W)
@@ -54,9 +54,11 @@ static ALWAYS_INLINE void for_states(int64_t states, F&& f) {
 
 // Raw step sizes (steps, W) to step sizes, and the slope of what made them if it is wanted.
 template <bool WithSlope, class Real>
-static ALWAYS_INLINE void step_sizes(const Problem& p, int64_t steps, Vec<Real> bias, Real* dt, Real* slope) {
+static ALWAYS_INLINE void step_sizes(const Problem& p, int64_t steps, Vec<Real> bias, const Ahead& ahead, Real* dt,
+                                     Real* slope) {
   constexpr int64_t W = kLanes<Real>;
   for (int64_t s = 0; s < steps; ++s) {
+    ahead.ask(s);
     Vec<Real> x = load(dt + s * W) + bias, rise = Vec<Real>{} + Real(1);
     if (p.softplus) x = softplus<WithSlope>(x, &rise);
     store(dt + s * W, x);
@@ -77,7 +79,8 @@ static void forward_task(const Problem& p, const Task<Real>& task, const Forward
     read_states<Real>(start, p.initial.channel, p.initial.step, states, some, Real(1), w.h + i * states * W);
   }
   for (int64_t k = 0; k * p.chunk < p.length; ++k) {
-    Tile tile = chunk_of(p, task.route, k, w.at);
+    Tile tile = chunk_of(p, task.route, k, w.at[k % 2]);
+    const Tile later = chunk_of(p, task.route, k + 1, w.at[(k + 1) % 2]);
     read_rows<Real, T>(p.b, task.batch, task.route, tile, states, w.b);
     read_rows<Real, T>(p.c, task.batch, task.route, tile, states, w.c);
     for (int64_t i = 0; i < task.blocks; ++i) {
@@ -90,7 +93,17 @@ static void forward_task(const Problem& p, const Task<Real>& task, const Forward
       }
       read_tile<Real, T>(p.delta, task.batch, task.route, channel, tile, w.dt);
       read_tile<Real, T>(p.u, task.batch, task.map, channel, tile, w.u);
-      step_sizes<false, Real>(p, tile.steps, of_channels<Real>(p.bias, p, task.route, channel), w.dt, nullptr);
+      Ahead ahead;
+      ahead.add<T>(p.out, task.batch, task.route, channel, tile);
+      const bool here = i + 1 < task.blocks;
+      if (const Tile& next = here ? tile : later; next.steps > 0) {
+        const int64_t from = here ? channel + W : task.first * W;
+        ahead.add<T>(p.delta, task.batch, task.route, from, next);
+        ahead.add<T>(p.u, task.batch, task.map, from, next);
+        if (p.z.data) ahead.add<T>(p.z, task.batch, task.route, from, next);
+      }
+      const Vec<Real> bias = of_channels<Real>(p.bias, p, task.route, channel);
+      step_sizes<false, Real>(p, tile.steps, bias, ahead, w.dt, nullptr);
       const Vec<Real> skip = of_channels<Real>(p.d, p, task.route, channel);
       for (int64_t s = 0; s < tile.steps; ++s) {
         const Vec<Real> u = load(w.u + s * W);

@@ -21,8 +21,8 @@ using bestiary::scan::Problem;
 using bestiary::scan::View;
 
 #include "vectors.h"
-#include "tiles.h"
 #include "../../../csrc/cpu/scratch.h"
+#include "tiles.h"
 #include "tasks.h"
 #include "forward.h"
 #include "backward.h"

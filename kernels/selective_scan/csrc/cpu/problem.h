@@ -39,7 +39,7 @@ struct Variant {
   const char* name;
   int64_t (*tasks)(const Problem&);
   bool (*forward)(const Problem&, int64_t begin, int64_t end);
-  // Bytes that the tasks share, for the gradients that several of them add to; zeroed by the caller.
+  // Bytes that the tasks share, for the gradients that several of them add to.
   int64_t (*shared_bytes)(const Problem&);
   bool (*backward)(const Problem&, int64_t begin, int64_t end, void* shared);
   // After all tasks, in parts of their own: the shared gradients are added up in a fixed order.

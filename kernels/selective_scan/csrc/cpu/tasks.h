@@ -26,9 +26,9 @@ struct Task {
   int64_t group, route, batch, first, blocks, map;
 };
 
-// The steps of chunk k of a route; `at` has room for them.
+// The steps of chunk k of a route, none where there is no such chunk; `at` has room for them.
 static inline Tile chunk_of(const Problem& p, int64_t route, int64_t chunk, int64_t* at) {
-  const int64_t first = chunk * p.chunk, left = p.length - first, steps = left < p.chunk ? left : p.chunk;
+  const int64_t first = chunk * p.chunk, steps = first < 0 ? 0 : least(p.length - first, p.chunk);
   for (int64_t s = 0; s < steps; ++s) at[s] = p.order ? p.order[route * p.length + first + s] : first + s;
   return {at, steps, 0, p.order == nullptr};
 }

@@ -151,6 +151,12 @@ static ALWAYS_INLINE Vec<float> exp2(Vec<float> x) {
   return power(whole, x - whole);
 }
 
+// -|x|.
+static ALWAYS_INLINE Vec<float> below_zero(Vec<float> x) {
+  return (Vec<float>)((VecOf<float>::Int)x | static_cast<int32_t>(0x80000000u));
+}
+static ALWAYS_INLINE Vec<double> below_zero(Vec<double> x) { return x < 0 ? x : -x; }
+
 // e^x for x <= 0 to 1 unit in the last place however small it gets, down to -87: below, that of -87.
 static ALWAYS_INLINE Vec<float> exp_negative(Vec<float> x) {
   x = x < -87.0f ? Vec<float>{} - 87.0f : x;
@@ -185,7 +191,7 @@ static ALWAYS_INLINE Vec<double> log1p(Vec<double> x) { BY_LANES(__builtin_log1p
 // log(1 + e^x), x itself above 20 as PyTorch has it; `slope` is its derivative.
 template <bool WithSlope, class V>
 static ALWAYS_INLINE V softplus(V x, V* slope) {
-  const V e = exp_negative(x < 0 ? x : -x);
+  const V e = exp_negative(below_zero(x));
   const V soft = (x < 0 ? V{} : x) + log1p(e);
   if constexpr (WithSlope) {
     const V share = 1 / (1 + e);
@@ -197,7 +203,7 @@ static ALWAYS_INLINE V softplus(V x, V* slope) {
 // 1 / (1 + e^-x).
 template <class V>
 static ALWAYS_INLINE V sigmoid(V x) {
-  const V e = exp_negative(x < 0 ? x : -x), share = 1 / (1 + e);
+  const V e = exp_negative(below_zero(x)), share = 1 / (1 + e);
   return x < 0 ? e * share : share;
 }
 
