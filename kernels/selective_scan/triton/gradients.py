@@ -184,20 +184,20 @@ def gradient_launch(
     """Writes `gradients`, by the kernel's names; `d_last` and `states` contiguous."""
     count, channels, width = A.shape
     tiles = tiling(width, chunk, steps_last, backward=True)
-    given, constants = maps(u, delta, B, C, z, routes, steps_last)
+    given, constants = maps(u, delta, B, C, z, routes, steps_last, d_out)
     none = states
     partial = gradients["d_B"]  # (blocks, ...)
     arguments: dict[str, Any] = {
         "d_out": d_out, "d_last": none if d_last is None else d_last, "states": states, "u": u, "delta": delta, "A": A,
         "B": B, "C": C, "D": none if D is None else D, "z": u if z is None else z,
         "bias": none if delta_bias is None else delta_bias, "routes": none if routes is None else routes,
-        **gradients, **given, **strides("dy", d_out, steps_last), **strides("du", gradients["d_u"], steps_last),
+        **gradients, **given, **strides("du", gradients["d_u"], steps_last),
         **strides("y", gradients["d_delta"], steps_last), **strides("p", partial[0], steps_last),
         "p_k": partial.stride(0), "states_k": states.stride(0),
     }  # fmt: skip
     constants |= {
         "N": width, "STEPS": tiles.steps, "STATES": tiles.states, "CHANNELS": tiles.channels, "CHUNK": chunk,
-        "DY_UNIT": unit(d_out, steps_last), "Y_UNIT": unit(gradients["d_delta"], steps_last),
+        "Y_UNIT": unit(gradients["d_delta"], steps_last),
         "P_UNIT": unit(partial[0], steps_last), "HAS_D": D is not None, "HAS_BIAS": delta_bias is not None,
         "HAS_LAST": d_last is not None, "SOFTPLUS": delta_softplus,
     }  # fmt: skip

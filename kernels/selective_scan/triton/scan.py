@@ -1,5 +1,6 @@
 """The selective scan forward in Triton: a program walks the steps of 32 channels of a route, a tile at a time."""
 
+from math import prod
 from typing import Any
 
 import torch
@@ -32,8 +33,10 @@ def unit(tensor: Tensor | None, steps_last: bool) -> int:
 
 
 def reach(tensor: Tensor) -> int:
-    """How far the elements of one batch item lie from its first."""
-    return sum((size - 1) * stride for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True) if size)
+    """How far the elements of one batch item lie from its first, here or in a contiguous tensor of this shape."""
+    sizes = tensor.shape[1:]
+    here = sum((size - 1) * stride for size, stride in zip(sizes, tensor.stride()[1:], strict=True) if size)
+    return max(here, prod(sizes))
 
 
 def named(*prefixes: str) -> list[str]:
@@ -109,10 +112,19 @@ def forward_kernel(
 
 
 def maps(
-    u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor | None, routes: Tensor | None, steps_last: bool
+    u: Tensor,
+    delta: Tensor,
+    B: Tensor,
+    C: Tensor,
+    z: Tensor | None,
+    routes: Tensor | None,
+    steps_last: bool,
+    d_out: Tensor | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Strides and sizes, and which strides are 1: what all kernels are told of the maps."""
     tensors = {"u": u, "dt": delta, "b": B, "c": C, "z": z}
+    if d_out is not None:
+        tensors["dy"] = d_out
     arguments: dict[str, Any] = {}
     for prefix, tensor in tensors.items():
         arguments |= strides(prefix, tensor, steps_last)

@@ -219,6 +219,18 @@ def test_part1_the_lse_is_that_of_the_scores():
 
 
 @on_device
+def test_part1_registered_as_operators():
+    """Schemas, and fake tensors of the same shapes, dtypes and strides."""
+    case = Case((1, 2), 1, (1, 2), (1, 2), lepe=True, soft=True)
+    learnt, routing, d_out = tensors(case, torch.float32)
+    of_torch, checks, options = torch.ops.bestiary, ("test_schema", "test_faketensor"), (list(case.grid), 0.5)
+    torch.library.opcheck(of_torch.bi_level_routing_triton_forward, (*learnt, *routing, *options), test_utils=checks)
+    lse = backend.forward(*learnt, *routing, *options)[1]
+    arguments = d_out, *learnt[:3], lse, *routing, *options
+    torch.library.opcheck(of_torch.bi_level_routing_triton_backward, arguments, test_utils=checks)
+
+
+@on_device
 @pytest.mark.parametrize(("batch", "heads"), [(0, 2), (2, 0)], ids=["part0-batch", "part2-heads"])
 def test_nothing_to_do(batch, heads):
     learnt, (mask, index, weights), d_out = tensors(

@@ -239,6 +239,17 @@ def test_part1_through_the_public_operators():
 
 
 @on_device
+def test_part1_registered_as_operators():
+    """Schemas, and fake tensors of the same shapes, dtypes and strides."""
+    given, options, (d_out, d_last) = tensors(Case(3, 1, 3, ratio=2, given="Db"), torch.float32)
+    of_torch, checks = torch.ops.bestiary, ("test_schema", "test_faketensor")
+    torch.library.opcheck(of_torch.selective_scan_triton_forward, (*given, *options, 2), test_utils=checks)
+    states = backend.forward(*given, *options, 2)[2]
+    arguments = d_out, d_last, states, *given, *options, 2
+    torch.library.opcheck(of_torch.selective_scan_triton_backward, arguments, test_utils=checks)
+
+
+@on_device
 @pytest.mark.parametrize(("batch", "length"), [(0, 3), (2, 0)], ids=["part0-batch", "part1-length"])
 def test_nothing_to_do(batch, length):
     given, options, _ = tensors(Case(length, 2, batch=batch), torch.float32)
@@ -324,3 +335,12 @@ def test_it_is_tried_first_on_a_gpu_and_never_unasked_on_a_cpu():
     call = operators_call()
     assert rank(call._replace(device=torch.device("cuda")))[0] == "triton"
     assert "triton" not in rank(call) and "triton" in OPERATOR.backends and "triton" in ROUTES.backends
+
+
+def test_where_32_bits_count_too_few_elements():
+    """By strides, and by the size of what is written."""
+    from bestiary.kernels.selective_scan.triton.scan import reach
+
+    assert reach(torch.empty(1, 5, 2, 3)) == 30
+    assert reach(torch.empty(1, 1, 1, 1, device="meta").expand(4, 2**16, 2**8, 2**8)) == 2**32
+    assert reach(torch.empty(2, 3, device="meta").as_strided((2, 3), (1, 2**30))) == 2**31
