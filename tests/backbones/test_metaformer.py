@@ -181,3 +181,18 @@ def test_with_timms_arithmetic_all_is_timms(same_as_timm):
     same_as_timm("poolformer_s12", (83, 117))
     same_as_timm("poolformer_s12", (64, 64), gradients=True)
     same_as_timm("poolformer_s12", (64, 96), dtype=torch.float32, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_group_norm_in_compiled_graphs(bias):
+    """There it is an operator of its own, with a derivative of its own."""
+    norm = randomised(GroupNorm1(6, bias=bias))
+    x, weight = (torch.randn(3, 5, 7, 6, dtype=torch.float64) for _ in range(2))
+    x.requires_grad_()
+    found = []
+    for run in (norm, torch.compile(norm, fullgraph=True, backend="aot_eager")):
+        y = run(x)
+        found.append([y.detach(), *torch.autograd.grad((y * weight).sum(), [x, *norm.parameters()])])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+    arguments = x.permute(0, 3, 1, 2), norm.weight, norm.bias, norm.eps
+    torch.library.opcheck(torch.ops.bestiary.group_norm1, arguments)

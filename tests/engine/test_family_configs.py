@@ -32,7 +32,8 @@ def losses(path, digits, tmp_path, monkeypatch, steps):
     (Path("data") / "digits").symlink_to(digits)
     torch.manual_seed(0)
     cfg = load_config(str(path))
-    assert cfg.model.backbone.type.startswith("bestiary.") and "init_cfg" not in cfg.model.backbone
+    assert cfg.model.backbone.type.startswith("bestiary.")
+    cfg.model.backbone.pop("init_cfg", None)  # the classifier was not trained here
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         loader.sampler = dict(type="DefaultSampler", shuffle=False)
@@ -74,6 +75,21 @@ def test_detectors_learn(path, digits, tmp_path, monkeypatch):
 def test_segmentors_learn(path, digits, tmp_path, monkeypatch):
     found = losses(path, digits, tmp_path, monkeypatch, steps=8)
     assert min(found[-3:]) < 0.85 * found[0], found
+
+
+def test_weights_to_start_from_are_those_of_a_config_beside():
+    """The checkpoint that a classifier's config leaves at its end, for an encoder of the same arch."""
+    found = []
+    for path in FILES:
+        backbone = load_config(str(path)).model.backbone
+        if (init := backbone.get("init_cfg")) is None:
+            continue
+        checkpoint, others = Path(init.checkpoint), [load_config(str(other)) for other in path.parent.glob("*.py")]
+        source = next(cfg for cfg in others if cfg.work_dir == str(checkpoint.parent))
+        assert checkpoint.name == f"epoch_{source.train_cfg.max_epochs}.pth"
+        assert source.model.backbone.arch == backbone.arch
+        found.append(path.stem)
+    assert found == ["unet_mhsvm_digits"]
 
 
 def test_every_family_has_both():

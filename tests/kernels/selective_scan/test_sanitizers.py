@@ -1,0 +1,29 @@
+"""The C++ backend's lesser variants, and all of it under the sanitizers, over the tests of test_cpu.py."""
+
+from pathlib import Path
+
+import pytest
+import recompiled
+
+from bestiary.kernels.selective_scan import cpu
+
+BACKEND = "bestiary.kernels.selective_scan.cpu", "selective_scan_cpu", Path(__file__).with_name("test_cpu.py")
+NUMBERS = "random or steps or later or lanes or threads or precise"  # what runs the kernels on more than a few numbers
+
+
+@pytest.mark.parametrize("share", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", ["portable", "avx2"])
+def test_lesser_variants(variant, share):
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+    if variant == "avx2" and "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    recompiled.run(*BACKEND, NUMBERS, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", recompiled.SANITIZERS)
+def test_sanitizers_find_nothing(sanitizer, tmp_path):
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+    recompiled.run_sanitized(sanitizer, tmp_path, *BACKEND, NUMBERS, BESTIARY_TEST_SHARE="3")
