@@ -33,7 +33,7 @@ def arguments(dtype=torch.float32, steps_last=False, given=True, length=9, seed=
     return (*tensors, *(optional if given else [None] * 4), routes if given else None)
 
 
-@pytest.mark.parametrize(("given", "steps_last"), [(True, False), (False, True)])
+@pytest.mark.parametrize(("given", "steps_last"), [pytest.param(True, False, marks=pytest.mark.slow), (False, True)])
 def test_opcheck(given, steps_last):
     """On few steps: the second derivative, which is traced as well, goes through the definition's loop."""
     call = *arguments(steps_last=steps_last, given=given, length=2), True, steps_last

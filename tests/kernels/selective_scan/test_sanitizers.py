@@ -11,14 +11,16 @@ BACKEND = "bestiary.kernels.selective_scan.cpu", "selective_scan_cpu", Path(__fi
 NUMBERS = "random or steps or later or lanes or threads or precise"  # what runs the kernels on more than a few numbers
 
 
-@pytest.mark.parametrize("share", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("selection", "share"), [("random or precise", 12), pytest.param(NUMBERS, 1, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("variant", ["portable", "avx2"])
-def test_lesser_variants(variant, share):
+def test_lesser_variants(variant, selection, share):
     if reason := cpu.unavailable():
         pytest.skip(reason)
     if variant == "avx2" and "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AVX2")
-    recompiled.run(*BACKEND, NUMBERS, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
+    recompiled.run(*BACKEND, selection, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
 
 
 @pytest.mark.slow
