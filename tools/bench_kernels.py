@@ -1,5 +1,7 @@
 """Time neighborhood attention against what else computes it, or (--tune) its backends against each other.
 
+With --operator selective_scan or bi_level_routing first: these, with the arguments of bench_operators.py.
+
 All contestants of a layer take turns in one run; each is first checked against the float64 reference. Prints a table
 and, with --out, writes JSON: machine, versions, medians, bests, ratios, floors.
 """
@@ -23,8 +25,8 @@ from rich.text import Text
 from bestiary.errors import InputError
 from bestiary.kernels import tuning
 from bestiary.kernels.neighborhood_attention import dispatch
+from bestiary.tools import bench_operators, kernel_memory, kernel_shapes, machine
 from bestiary.tools import kernel_contestants as contestants
-from bestiary.tools import kernel_memory, kernel_shapes, machine
 from bestiary.tools.kernel_contestants import Contestant, Problem, run, truth
 from bestiary.tools.timing import OnGpu, Sample, Timing, in_turns, on_cpu
 
@@ -38,7 +40,10 @@ TUNED = ("nat", "dinat", "isotropic")
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if ours was wrong anywhere, or for bad input."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = arguments()
+    if argv[:1] == ["--operator"] and argv[1:2] != ["neighborhood_attention"]:
+        return bench_operators.main(argv)
     args = parser.parse_args(argv)
     try:
         cases = [case for text in args.shapes or (TUNED if args.tune else ["headline"]) for case in _cases(text)]
@@ -69,6 +74,8 @@ def arguments() -> argparse.ArgumentParser:
         "on the machine do not count; x their ratios to ours",
     )
     add = parser.add_argument
+    others = ", ".join(bench_operators.SUBJECTS)
+    add("--operator", choices=["neighborhood_attention"], help=f"first of all; {others} have arguments of their own")
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--shapes", nargs="+", metavar="SET", help=f"{', '.join(kernel_shapes.SETS)}, or layers as 28x28,h8,d2,k7,D32")
     add("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], default=["float32"])
