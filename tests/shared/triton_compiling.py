@@ -46,14 +46,19 @@ def resources(binary: bytes, folder: Path) -> tuple[int, int, str]:
     return int(re.search(r"REG:(\d+)", usage)[1]), int(re.search(r"STACK:(\d+)", usage)[1]), code
 
 
-def check(one, architecture: int, tmp_path: Path, record_property, monkeypatch) -> str:
-    """That the kernel of a launch compiles without spilling; returns its machine code."""
+def check(one, architecture: int, tmp_path: Path, record_property, monkeypatch, budget: int = 0) -> str:
+    """That the kernel of a launch compiles without spilling more than `budget` bytes; returns its machine code.
+
+    ptxas spills a few bytes on its own accord at counts of registers such as 64, 80 and 128, with which more blocks of
+    threads fit on a processor.
+    """
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     binary = compiled(one, GPUTarget("cuda", architecture, 32))
     registers, stack, code = resources(binary.asm["cubin"], tmp_path)
     record_property("registers", registers)
     record_property("stack", stack)
     print(f"{one.kernel.fn.__name__} sm_{architecture}: {registers} registers, {stack} bytes of stack")
-    assert stack == 0 and not re.search(r"\b(LDL|STL)\b", code), f"{registers} registers and {stack} bytes spilled"
+    spills = stack > budget or (not budget and re.search(r"\b(LDL|STL)\b", code))
+    assert not spills, f"{registers} registers and {stack} bytes spilled"
     assert binary.metadata.shared <= 99 * 1024  # what every GPU since sm_80 has for one block
     return code

@@ -29,13 +29,13 @@ def tiling(tokens: int, channels: int, value_channels: int, itemsize: int, backw
     """
     widest = power_of_two(max(channels, value_channels, 16))
     if itemsize == 4:  # multiplied without tensor cores, so operands take registers as well
-        most, largest = 64, 32 if widest <= 32 else 16
+        most, largest, warps = (64, 32, 4) if widest <= 32 else (64, 16, 8)
         chunk = 16 if backward and widest > 32 else 32
     else:
         most, largest = (64, 64) if widest <= 64 else (128, 32 if backward else 64)
-        chunk = 32 if backward or widest > 64 else 64
+        chunk, warps = (32 if backward or widest > 32 else 64), 4
     tile = min(largest, max(16, power_of_two(tokens)))
     return Tiling(
         tile, chunk, min(power_of_two(max(channels, 16)), most), min(power_of_two(max(value_channels, 16)), most),
-        4, 2 if itemsize == 2 and not backward else 1,
+        warps, 2 if itemsize == 2 and not backward else 1,
     )  # fmt: skip

@@ -54,11 +54,11 @@ SLOW = [  # side, dtype, soft, masked, channels
 @pytest.mark.parametrize(("side", "dtype", "soft", "masked", "channels"), SLOW, ids=str)
 @pytest.mark.parametrize("architecture", [80, 90])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_other_kernels_do_not_spill(
+def test_other_kernels_hardly_spill(
     kernel, architecture, side, dtype, soft, masked, channels, tmp_path, record_property, monkeypatch
 ):
     one = launch(kernel, side, dtype, soft, masked, channels)
-    check(one, architecture, tmp_path, record_property, monkeypatch)
+    check(one, architecture, tmp_path, record_property, monkeypatch, budget=16)
 
 
 @pytest.mark.slow
