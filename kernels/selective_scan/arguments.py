@@ -24,6 +24,8 @@ class Call(NamedTuple):
     needs_grad: bool
     transformed: bool  # inside torch.func's transforms
     forward_mode: bool
+    initial: bool = False  # there is an initial state
+    wants_state: bool = False  # the last state is returned
 
 
 def fail(who: str, message: str) -> InputError:
@@ -56,10 +58,11 @@ def check_scan(
     z: Tensor | None,
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
+    wants_state: bool,
     needs_grad: bool,
     transforms: tuple[bool, bool],
 ) -> Call:
-    """All checks of `selective_scan`; `transforms`: the last two of the Call. Raises InputError, a ValueError."""
+    """All checks of `selective_scan`; `transforms`: two entries of the Call. Raises InputError, a ValueError."""
     who = "selective_scan"
     tensors: dict[str, Any] = dict(
         u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state
@@ -107,7 +110,7 @@ def check_scan(
         groups = max(groups, own)
     return Call(
         u.device, u.dtype, batch, length, channels, groups, states, A.is_complex(), 2 in (B.ndim, C.ndim),
-        needs_grad, *transforms,
+        needs_grad, *transforms, initial_state is not None, wants_state,
     )  # fmt: skip
 
 
@@ -125,7 +128,7 @@ def check_routes(
 ) -> Call:
     """All checks of `scan_routes` but that each route is a permutation, which would cost a look at every entry.
 
-    `transforms`: the last two entries of the Call.
+    `transforms`: two entries of the Call.
 
     Raises InputError, a ValueError.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..dispatch import Backend, Operator
 from ..tensors import forward_mode, needs_grad, wide_dtype
-from . import chunked, cpu, triton
+from . import chunked, cpu, mamba_ssm, triton
 from .arguments import Call, check_routes, check_scan
 from .operators import run_scan, run_scan_triton
 from .reference import scan_routes_reference, selective_scan_reference
@@ -102,7 +102,13 @@ torch.library.impl("bestiary::selective_scan_triton_backward", ("cuda", "cpu"), 
 
 def rank(call: Call) -> tuple[str, ...]:
     """The backends to try, fastest first."""
-    return ("triton" if call.device.type == "cuda" else "cpu", "chunked", "reference")
+    first = ("triton", "mamba_ssm") if call.device.type == "cuda" else ("cpu",)
+    return (*first, "chunked", "reference")
+
+
+def rank_routes(call: Call) -> tuple[str, ...]:
+    """The same of what knows routes."""
+    return tuple(name for name in rank(call) if name in ROUTES.backends)
 
 
 OPERATOR = Operator(
@@ -110,6 +116,7 @@ OPERATOR = Operator(
     {
         "cpu": Backend(scan_by(run_scan), cpu.why_not, cpu.unavailable),
         "triton": Backend(scan_by(run_scan_triton), triton.why_not, triton.unavailable),
+        "mamba_ssm": Backend(mamba_ssm.run, mamba_ssm.why_not, mamba_ssm.unavailable),
         "chunked": Backend(_scan_by_chunks, chunked.why_not),
         "reference": Backend(selective_scan_reference, lambda call: None),
     },
@@ -123,7 +130,7 @@ ROUTES = Operator(
         "chunked": Backend(_routes_by_chunks, chunked.why_not),
         "reference": Backend(scan_routes_reference, lambda call: None),
     },
-    rank,
+    rank_routes,
 )
 
 
@@ -176,7 +183,7 @@ def selective_scan(
         InputError (a ValueError): arguments that do not fit one another; the named backend cannot serve (it says why).
     """
     recorded = needs_grad(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, recorded, _transforms())
+    call = check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, return_last_state, recorded, _transforms())
     run = OPERATOR.backends[OPERATOR.choose(call, backend)].run
     out, last = run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out

@@ -3,53 +3,15 @@
 Each run is a process of its own: a variant is chosen, and a sanitizer loaded, before anything else.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from recompiled import run, run_sanitized
 
-from bestiary.kernels import build
 from bestiary.kernels.neighborhood_attention import cpu
 
+LIBRARY = "bestiary.kernels.neighborhood_attention.cpu", "neighborhood_attention_cpu"
 TESTS = Path(__file__).with_name("test_backends.py")
-RUN = """
-import sys
-
-import pytest
-
-import bestiary.kernels.neighborhood_attention.cpu  # puts its library into the table
-from bestiary.kernels import build
-
-tests, selection, flags = sys.argv[1], sys.argv[2], tuple(sys.argv[3:])
-library = build.LIBRARIES["neighborhood_attention_cpu"]
-library = library._replace(units=tuple(unit._replace(flags=unit.flags + flags) for unit in library.units))
-build.LIBRARIES[library.name] = library
-if not selection:
-    build.build(library)
-    sys.exit()
-sys.exit(pytest.main([tests, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", selection]))
-"""
-
-
-def run(selection: str, *flags: str, **environment: str) -> None:
-    """The tests of `selection` with a library compiled with `flags`; "": compiles it and no more."""
-    inherited = {name: value for name, value in os.environ.items() if name != "BESTIARY_BACKEND"}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(TESTS), selection, *flags],
-        env=inherited | environment, capture_output=True, text=True, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    told = done.stdout[-6000:] + done.stderr[-6000:]
-    assert done.returncode == 0, told
-    assert not selection or ("passed" in done.stdout and "skipped" not in done.stdout), told
-
-
-def preload(name: str) -> str | None:
-    """The path of a library of the compiler's, None where it has none of that name."""
-    command = [build.compiler(), f"-print-file-name={name}"]
-    found = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-    return str(found.resolve()) if found.is_absolute() else None
 
 
 @pytest.mark.parametrize("share", [12, pytest.param(1, marks=pytest.mark.slow)])
@@ -60,24 +22,12 @@ def test_lesser_variants(variant, share):
     if variant == "avx2" and "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AVX2")
     selection = "cpu and not networks" if share == 1 else "cpu and random"
-    run(selection, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
+    run(*LIBRARY, TESTS, selection, BESTIARY_CPU_VARIANT=variant, BESTIARY_TEST_SHARE=str(share))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sanitizer", "runtime"), [("address", "libasan.so"), ("undefined", "libubsan.so")])
-def test_sanitizers_find_nothing(sanitizer, runtime, tmp_path):
+@pytest.mark.parametrize("sanitizer", ["address", "undefined"])
+def test_sanitizers_find_nothing(sanitizer, tmp_path):
     if reason := cpu.unavailable():
         pytest.skip(reason)
-    # The C++ library too: the sanitizer looks for it once, when it is loaded, and Python itself needs none.
-    preloaded = [preload(runtime), preload("libstdc++.so.6")]
-    if None in preloaded:
-        pytest.skip(f"the compiler has no {runtime}")
-    flags = f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"
-    run("", *flags, BESTIARY_CACHE=str(tmp_path))  # the compiler is better off without the sanitizer
-    for variant in {}, {"BESTIARY_CPU_VARIANT": "portable"}:
-        run(
-            "cpu and not networks", *flags, BESTIARY_CACHE=str(tmp_path), LD_PRELOAD=" ".join(preloaded),
-            # Python leaks by design. New memory is filled with ones, NaN in all: what is read unwritten shows.
-            ASAN_OPTIONS="detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255",
-            UBSAN_OPTIONS="print_stacktrace=1", OMP_NUM_THREADS="2", BESTIARY_TEST_SHARE="3", **variant,
-        )  # fmt: skip
+    run_sanitized(sanitizer, tmp_path, *LIBRARY, TESTS, "cpu and not networks", BESTIARY_TEST_SHARE="3")
