@@ -23,13 +23,13 @@ from bestiary.tools import train as train_tool
 TOOLS = Path(tools.__file__).parent
 
 
-# Gloo's threads hold tensors: one left behind while the interpreter ends aborts the process, now and then.
+# Gloo's workers hold tensors: one left behind while the interpreter ends aborts the process, now and then.
 GUARDED = """
 import os, sys
 from bestiary.tools import train
 status = train.main(sys.argv[1:])
 names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-left = [name for name in names if "gloo" in name]
+left = [name for name in names if "gloo_runloop" in name]
 assert not left, f"threads outlive the run: {left}"
 sys.exit(status)
 """

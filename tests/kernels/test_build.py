@@ -185,7 +185,7 @@ def test_the_command_as_it_is_called(tmp_path):
         [sys.executable, "-m", "bestiary.kernels.build", "no_such_library"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "no library 'no_such_library'; there are neighborhood_attention_cpu" in done.stderr
+    assert "no library 'no_such_library'; there are bi_level_routing_cpu, neighborhood_attention_cpu" in done.stderr
     assert "Warning" not in done.stderr
 
 

@@ -14,7 +14,7 @@ NUMBERS = "any_case or threads or packed or lse"  # what runs the kernels on mor
 @pytest.mark.parametrize(
     ("selection", "share"), [("any_case or lse", 5), pytest.param(NUMBERS, 1, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("variant", ["portable", "avx2"])
+@pytest.mark.parametrize("variant", ["portable", pytest.param("avx2", marks=pytest.mark.slow)])
 def test_lesser_variants(variant, selection, share):
     if reason := cpu.unavailable():
         pytest.skip(reason)

@@ -15,7 +15,7 @@ TESTS = Path(__file__).with_name("test_backends.py")
 
 
 @pytest.mark.parametrize("share", [12, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("variant", ["portable", "avx2"])
+@pytest.mark.parametrize("variant", ["portable", pytest.param("avx2", marks=pytest.mark.slow)])
 def test_lesser_variants(variant, share):
     if reason := cpu.unavailable():
         pytest.skip(reason)

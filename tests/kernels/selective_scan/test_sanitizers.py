@@ -14,7 +14,7 @@ NUMBERS = "random or steps or later or lanes or threads or precise"  # what runs
 @pytest.mark.parametrize(
     ("selection", "share"), [("random or precise", 12), pytest.param(NUMBERS, 1, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("variant", ["portable", "avx2"])
+@pytest.mark.parametrize("variant", ["portable", pytest.param("avx2", marks=pytest.mark.slow)])
 def test_lesser_variants(variant, selection, share):
     if reason := cpu.unavailable():
         pytest.skip(reason)
