@@ -41,12 +41,17 @@ class Operator:
         backends: by name; the last must be able to serve every call.
         rank: the names to try for a call, fastest first, the last one able to serve every call; backends that it leaves
             out are used by name only. None keeps the order of `backends`.
+        standard: the names to try while a graph is made for ONNX: those that consist of PyTorch's own operators.
     """
 
     def __init__(
-        self, name: str, backends: dict[str, Backend], rank: Callable[[Any], Sequence[str]] | None = None
+        self,
+        name: str,
+        backends: dict[str, Backend],
+        rank: Callable[[Any], Sequence[str]] | None = None,
+        standard: Sequence[str] = ("reference",),
     ) -> None:
-        self.name, self.backends = name, backends
+        self.name, self.backends, self.standard = name, backends, standard
         self.rank = rank or (lambda call: tuple(backends))
         self.plans: dict[Any, Any] = {}  # what the operator keeps for calls it has seen; emptied when a force changes
         OPERATORS[name] = self
@@ -75,7 +80,11 @@ class Operator:
             if reason := self.why_not(backend, call):
                 raise InputError(f"{self.name}: backend {backend!r} cannot serve this call: {reason}")
             return backend
-        return next(name for name in self.rank(call) if self.why_not(name, call) is None)
+        # ONNX knows none of the operators that this package defines.
+        to_onnx = torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+        return next(
+            name for name in (self.standard if to_onnx else self.rank(call)) if self.why_not(name, call) is None
+        )
 
 
 @torch.compiler.assume_constant_result

@@ -40,7 +40,7 @@ token_mixers = dict(
     ss2d="ss2d",
     multi_head_scan="multi_head_scan",
 )
-# What `--fast` changes: a block a stage, two epochs of small batches. Pictures stay as they are, since to shear and
+# What `--fast` changes: a block a stage, three epochs of small batches. Pictures stay as they are, since to shear and
 # turn them takes longer than to learn from them, and are read in the training process: side by side, trainings fill
 # the cores.
 fast = dict(
@@ -49,9 +49,9 @@ fast = dict(
         batch_size=16, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.test_pipeline)
     ),
     val_dataloader=dict(num_workers=0, persistent_workers=False),
-    train_cfg=dict(max_epochs=2, val_interval=2),
+    train_cfg=dict(max_epochs=3, val_interval=3),
     param_scheduler=[
         dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=40),
-        dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=2, eta_min=0, convert_to_iter_based=True),
+        dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=3, eta_min=0, convert_to_iter_based=True),
     ],
 )

@@ -53,7 +53,7 @@ def rank(call: Call) -> tuple[str, ...]:
     return ("triton" if call.device.type == "cuda" else "cpu", "gather", "reference")
 
 
-OPERATOR = Operator("bi_level_routing_attention", BACKENDS, rank)
+OPERATOR = Operator("bi_level_routing_attention", BACKENDS, rank, standard=("gather", "reference"))
 
 
 def bi_level_routing_attention(

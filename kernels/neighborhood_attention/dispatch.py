@@ -87,7 +87,7 @@ def rank(call: Call) -> tuple[str, ...]:
     return tuple(name for name in order if name != "sdpa" or not call.needs_grad)
 
 
-OPERATOR = Operator("neighborhood_attention", BACKENDS, rank)
+OPERATOR = Operator("neighborhood_attention", BACKENDS, rank, standard=("sdpa", "reference"))
 
 
 def _signature(tensors: tuple[Tensor | None, ...], options: tuple) -> tuple:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..dispatch import Backend, Operator
 from ..tensors import forward_mode, needs_grad, wide_dtype
-from . import chunked, cpu, mamba_ssm, triton
+from . import chunked, cpu, mamba_ssm, torch_scan, triton
 from .arguments import Call, check_routes, check_scan
 from .operators import run_scan, run_scan_triton
 from .reference import scan_routes_reference, selective_scan_reference
@@ -118,9 +118,11 @@ OPERATOR = Operator(
         "triton": Backend(scan_by(run_scan_triton), triton.why_not, triton.unavailable),
         "mamba_ssm": Backend(mamba_ssm.run, mamba_ssm.why_not, mamba_ssm.unavailable),
         "chunked": Backend(_scan_by_chunks, chunked.why_not),
+        "torch_scan": Backend(torch_scan.run, torch_scan.why_not),
         "reference": Backend(selective_scan_reference, lambda call: None),
     },
     rank,
+    standard=("torch_scan", "reference"),
 )
 ROUTES = Operator(
     "scan_routes",
@@ -128,9 +130,11 @@ ROUTES = Operator(
         "cpu": Backend(routes_by(run_scan), cpu.why_not, cpu.unavailable),
         "triton": Backend(routes_by(run_scan_triton), triton.why_not, triton.unavailable),
         "chunked": Backend(_routes_by_chunks, chunked.why_not),
+        "torch_scan": Backend(torch_scan.run_routes, torch_scan.why_not),
         "reference": Backend(scan_routes_reference, lambda call: None),
     },
     rank_routes,
+    standard=("torch_scan", "reference"),
 )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from bestiary.backbones import Backbone, build_backbone, list_backbones
 from bestiary.backbones.names import FAMILIES, resolve_name
+from bestiary.kernels import use_backend
 
 NAT_TINY = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), num_heads=(1, 2, 4, 2), mlp_ratio=2.0, kernel_size=3)
 ISOTROPIC_TINY = dict(depths=(3,), dims=(16,), num_heads=(2,), mlp_ratio=2.0, kernel_size=3)
@@ -276,6 +277,21 @@ def test_exports(family):
     exported = torch.export.export(backbone, (x,)).module()
     for one, other in zip(exported(x), backbone(x), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@by_family
+@pytest.mark.slow
+def test_becomes_onnx(family):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install bestiary[export]")
+    from onnx.reference import ReferenceEvaluator
+
+    backbone, x = tiny(family).eval(), picture(1, 3, 45, 71)
+    with torch.no_grad(), use_backend("reference"):  # as in the graph, to the last bits
+        expected = backbone(x)
+    model = torch.onnx.export(backbone, (x,), dynamo=True, verbose=False).model_proto
+    assert not any("bestiary" in one.domain for one in model.opset_import)
+    for one, other in zip(ReferenceEvaluator(model).run(None, {"x": x.numpy()}), expected, strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 
 
 @by_family

@@ -14,7 +14,9 @@ from bestiary.kernels import backends, scan_routes, selective_scan, use_backend
 from bestiary.kernels.selective_scan import chunked
 from bestiary.kernels.selective_scan.dispatch import OPERATOR
 
-NAMES = tuple(name for name in OPERATOR.backends if name not in ("triton", "mamba_ssm"))  # they have tests of their own
+NAMES = tuple(
+    name for name in OPERATOR.backends if name not in ("triton", "mamba_ssm", "torch_scan")
+)  # theirs are elsewhere
 F64 = torch.float64
 
 
@@ -327,7 +329,8 @@ def test_shapes_alone():
 
 
 def test_backends_by_name():
-    assert [line.name for line in backends("selective_scan")] == ["cpu", "triton", "mamba_ssm", "chunked", "reference"]
+    names = [line.name for line in backends("selective_scan")]
+    assert names == ["cpu", "triton", "mamba_ssm", "chunked", "torch_scan", "reference"]
     assert all(line.usable for line in backends("scan_routes") if line.name in NAMES)
     u, delta, A, B, C, *_ = inputs(1, 2, 5, 2)
     constant = torch.randn(2, 2, dtype=F64)
@@ -337,7 +340,7 @@ def test_backends_by_name():
             with pytest.raises(InputError, match="cannot serve this call: it takes a B and a C for each step"):
                 selective_scan(u, delta, A, constant, C)
     with pytest.raises(
-        InputError, match="selective_scan: no backend 'cuda'; there are cpu, triton, .*chunked, reference"
+        InputError, match="selective_scan: no backend 'cuda'; there are cpu, triton, .*chunked, .*reference"
     ):
         selective_scan(u, delta, A, B, C, backend="cuda")
 

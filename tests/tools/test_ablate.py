@@ -74,7 +74,7 @@ def test_configs_are_written_and_what_is_done_is_not_done_again(calls):
     folder = Path("work_dirs/ablations/token_mixers_digits")
     written = load_config(str(folder / "fast/pooling.py"))
     assert list(written.model.backbone.token_mixers) == ["pooling"] * 4
-    assert written.train_cfg.max_epochs == 2 and written.param_scheduler[1].end == 2
+    assert written.train_cfg.max_epochs == 3 and written.param_scheduler[1].end == 3
     assert written.model.backbone.arch.depths == (1, 1, 1, 1) and written.train_dataloader.batch_size == 16
     assert [step.type for step in written.train_dataloader.dataset.pipeline] == ["LoadPicture", "PackImageInputs"]
     assert written.train_cfg.type == "EpochBasedTrainLoop" and "fast" not in written

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...triton_launch import Launch
 from .scan import maps, named, strides, unit
 from .tiles import (
+    decay_of,
     load_states,
     load_tile,
     sigmoid,
@@ -108,7 +109,7 @@ def gradient_kernel(
                     raw += shift[None, :]
                 dt = step_sizes(raw, inside, SOFTPLUS)
                 b = load_tile(B, token, inside, state, there, b_l, b_d, B_UNIT)
-                decay = tl.math.exp2(dt[:, None, :] * (rates * LOG2E)[None])
+                decay = decay_of(dt, rates * LOG2E)
                 _, _, h = walk(decay, (dt * x)[:, None, :] * b[:, :, None], h)
                 tl.store(starts + tile * (STATES * CHANNELS) + spot, h)
             tl.debug_barrier()
@@ -125,7 +126,7 @@ def gradient_kernel(
             b = load_tile(B, token, inside, state, there, b_l, b_d, B_UNIT)
             c = load_tile(C, token, inside, state, there, c_l, c_d, C_UNIT)
             dy = load_tile(d_out, token, inside, channel, within, dy_l, dy_d, DY_UNIT)
-            decay = tl.math.exp2(dt[:, None, :] * (rates * LOG2E)[None])
+            decay = decay_of(dt, rates * LOG2E)
             hs, kept, _ = walk(decay, (dt * x)[:, None, :] * b[:, :, None], h)
             if HAS_Z:
                 gate = load_tile(z, token, inside, channel, within, z_l, z_d, Z_UNIT)

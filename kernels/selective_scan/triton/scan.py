@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...triton_launch import Launch
-from .tiles import load_states, load_tile, sigmoid, step_sizes, store_tile, tokens, walk
+from .tiles import decay_of, load_states, load_tile, sigmoid, step_sizes, store_tile, tokens, walk
 from .tiling import tiling
 
 AXES = "b", "l", "r", "d"  # of a map's strides: batch, steps, routes, channels or states
@@ -99,7 +99,7 @@ def forward_kernel(
         dt = step_sizes(raw, inside, SOFTPLUS)
         b = load_tile(B, token, inside, state, there, b_l, b_d, B_UNIT)
         c = load_tile(C, token, inside, state, there, c_l, c_d, C_UNIT)
-        decay = tl.math.exp2(dt[:, None, :] * rates[None])
+        decay = decay_of(dt, rates)
         hs, _, h = walk(decay, (dt * x)[:, None, :] * b[:, :, None], h)
         y = tl.sum(hs * c[:, :, None], 1)
         if HAS_D:

@@ -80,6 +80,18 @@ def step_sizes(raw, inside, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
+def decay_of(dt, rates):
+    """2^(dt * rate): (steps, channels) and (states, channels) -> (steps, states, channels).
+
+    Quick powers of two, those of GPUs and of NumPy, err to one side just below 1, by which a slow state drifts over
+    hundreds of steps. There a cubic serves: a minimax fit in relative error (2e-9) that is exactly 1 at 0.
+    """
+    x = dt[:, None, :] * rates[None]
+    slow = 1.0 + x * (0.69314718 + x * (0.24023429 + x * 0.055505950))
+    return tl.where(tl.abs(x) < 1.0 / 32, slow, tl.math.exp2(x))
+
+
+@triton.jit
 def pick(values, place):
     """One step of (steps, states, channels). In one thread's registers this is no work."""
     chosen = (tl.arange(0, values.shape[0]) == place)[:, None, None]

@@ -260,6 +260,20 @@ def test_nothing_to_do(batch, length):
     assert not any(g.any() for g in grads[:-1]) and bool((grads[-1] == 1).all())
 
 
+@on_device
+def test_part3_long_sequences_do_not_drift():
+    case = Case(1500, 1, 6, given="", seeds="o", chunk=64)
+    given, options, _ = tensors(case, torch.float32)
+    given[2] = torch.tensor([-1e-4, -1e-3, -0.02, -0.1, -16.0, -300.0], device=DEVICE).view(1, 6, 1)
+    out = backend.forward(*given, *options, 0)[0]
+    in_64, in_32 = (
+        operators._definition(*(None if x is None else x.cpu().to(dtype) for x in given), *options)[0]
+        for dtype in (torch.float64, torch.float32)
+    )
+    ours, sequential = ((x.cpu() - in_64).abs().amax((0, 1, 2)) for x in (out, in_32))
+    assert (ours <= 2 * sequential + 1e-7).all(), (ours, sequential)
+
+
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 @pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow if part else ()) for part in range(PARTS)])
 def test_under_the_interpreter(part):
