@@ -7,6 +7,7 @@ import sys
 SUBJECTS = {  # name: what is measured; the module bestiary.tools.bench_NAME has its main(argv)
     "backbones": "our backbones against timm's of the same weights, inference and training",
     "backends": "a backbone of ours with one backend of its operators after the other",
+    "evaluation": "COCO's scores by faster-coco-eval and by pycocotools, on a synthetic set",
     "kernels": "fused operators against what else computes the same; --tune measures which backend to choose",
 }
 
