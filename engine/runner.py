@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
@@ -51,7 +51,7 @@ class CheckingRunner(Runner):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
-        check_channels(built)
+        check_channels(built.module if isinstance(built, BaseTTAModel) else built)
         return built
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -100,6 +100,7 @@ class CheckingRunner(Runner):
         checkpoint = read_checkpoint(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
         strict = not self.cfg.get("load_partial", False) if strict is None else strict
         report = put_weights(model, checkpoint["state_dict"], str(filename), strict)
         if report:

@@ -1,16 +1,21 @@
 """Evaluate a checkpoint on the config's test data: bestiary test CONFIG CHECKPOINT"""
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.metrics.coco import BACKENDS
 from bestiary.engine.results import print_table
 from bestiary.engine.runner import build_runner, hook_of
+from bestiary.engine.saving import digest
+from bestiary.engine.tta import use_tta
 from bestiary.errors import InputError
 from bestiary.inputs.checks import check_inputs
 from bestiary.tools.options import add_options, device_words, need, read_config
@@ -25,6 +30,21 @@ def main(argv: list[str] | None = None) -> int:
         "--out", metavar="FILE.pkl", help="write all predictions, pickled, as mmengine's DumpResults does"
     )
     parser.add_argument("--show-dir", metavar="FOLDER", help="draw the predictions into this folder")
+    parser.add_argument(
+        "--coco-backend", choices=BACKENDS, help="evaluate COCO's scores by faster-coco-eval, or by pycocotools"
+    )
+    parser.add_argument("--per-class", action="store_true", help="print the tables of scores by class and by size")
+    parser.add_argument(
+        "--tta", action="store_true", help="test-time augmentation: by the config's tta_model, or flips, scales, crops"
+    )
+    parser.add_argument(
+        "--save-predictions",
+        metavar="FOLDER",
+        help="write COCO's results, label PNGs or Parquet there, in pieces while the test runs",
+    )
+    parser.add_argument(
+        "--resume-predictions", action="store_true", help="go on with what an earlier run left in that folder"
+    )
     args = parser.parse_args(argv)
     return run_guarded(lambda: test(args), args.debug)
 
@@ -42,35 +62,87 @@ def test(args: argparse.Namespace) -> None:
     need_checkpoint(args.checkpoint)
     if local_rank == 0:
         check_inputs(cfg, ["test"])
-    change(cfg, args)
+    said = change(cfg, args)
     if rank == 0:
         print(f"test {args.config} with {args.checkpoint}: {device_words()}; into {cfg.work_dir}", flush=True)
+        for line in said:
+            print(line, flush=True)
     runner = build_runner(cfg)
     try:
         runner.test()
     finally:
         hook_of(runner, "ProgressHook").close()
     if is_main_process():
+        if args.per_class:
+            for metric in runner.test_evaluator.metrics:
+                for table in getattr(metric, "tables", ()):
+                    Console().print(table)
         print_table(hook_of(runner, "ResultsHook").scores, f"{args.checkpoint} on the test data")
         print(f"scores: {Path(cfg.work_dir) / 'metrics.json'}")
 
 
-def change(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the command line's wishes into `cfg`.
+def change(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Write the command line's wishes into `cfg`; returns what is worth telling.
 
     Raises:
-        InputError: --out is not a pickle.
+        InputError: --out is not a pickle; no metric takes --coco-backend; the config does not go with --tta, or the
+            folder with --save-predictions.
     """
     cfg.load_from, cfg.resume = args.checkpoint, False
+    said = []
+    evaluator = cfg.test_evaluator
+    evaluators = list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator]
+    if args.coco_backend is not None:
+        cfg.test_evaluator = evaluators = with_coco_backend(evaluators, args.coco_backend)
     if args.out is not None:
         if not args.out.endswith((".pkl", ".pickle")):
             raise InputError(f"--out {args.out}: predictions are written as a pickle; name it .pkl")
-        evaluator = cfg.test_evaluator
-        evaluators = list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator]
         cfg.test_evaluator = [*evaluators, dict(type="DumpResults", out_file_path=args.out)]
     if args.show_dir is not None:
         hook = dict(type="bestiary.DrawHook", out=args.show_dir)
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
+    if args.tta:
+        said.append(use_tta(cfg))
+    if args.save_predictions is not None:
+        save_predictions(cfg, args)
+    elif args.resume_predictions:
+        raise InputError("--resume-predictions: name the folder by --save-predictions FOLDER")
+    return said
+
+
+def with_coco_backend(evaluators: list[dict], backend: str) -> list[dict]:
+    """mmdet's CocoMetric and ours -> ours with that backend; others as they are.
+
+    Raises:
+        InputError: there is no CocoMetric.
+    """
+    changed = [dict(metric) for metric in evaluators]
+    ours = [metric for metric in changed if str(metric.get("type")).split(".")[-1] in ("CocoMetric", "LvisMetric")]
+    if not ours:
+        raise InputError("--coco-backend: test_evaluator has no CocoMetric")
+    for metric in ours:
+        metric.update(type=f"bestiary.{metric['type'].split('.')[-1]}", backend=backend)
+    return changed
+
+
+def save_predictions(cfg: Config, args: argparse.Namespace) -> None:
+    """Test by the loop that saves.
+
+    Raises:
+        InputError: the config has a test loop of its own.
+    """
+    loop = dict(cfg.test_cfg)
+    if str(loop.get("type", "TestLoop")).split(".")[-1] != "TestLoop":
+        raise InputError(f"--save-predictions: it takes test_cfg.type='TestLoop', the config has {loop['type']!r}")
+    source = {"checkpoint": digest(args.checkpoint), "config": digest_of_config(cfg)}
+    loop.update(type="bestiary.SavingTestLoop", folder=args.save_predictions, source=source)
+    cfg.test_cfg = loop | {"resume": args.resume_predictions}
+
+
+def digest_of_config(cfg: Config) -> str:
+    """SHA-256 of what predictions depend on: the model and the test data."""
+    parts = [cfg.model, cfg.test_dataloader["dataset"], cfg.test_dataloader.get("batch_size")]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def test_masks_as_pictures_or_run_lengths(tmp_path):
     metric = CocoMetric(path, "segm")
     assert evaluated(metric, truth, decoded) == expected
     metric.process(None, decoded[:1])
-    assert all(isinstance(mask["counts"], str) for mask in metric.results[0]["masks"])
+    assert len(metric.results[0]["masks"]) == 9 and all(
+        isinstance(counts, str) for counts in metric.results[0]["masks"]
+    )
 
 
 def boundary_of(mask, distance):
