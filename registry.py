@@ -13,6 +13,7 @@ MODELS = Registry(
     locations=["bestiary.backbones", "bestiary.necks", "bestiary.heads", "bestiary.checkpoints"],
 )
 DATASETS = Registry("dataset", parent=root.DATASETS, scope=SCOPE, locations=["bestiary.inputs"])
+DATA_SAMPLERS = Registry("data sampler", parent=root.DATA_SAMPLERS, scope=SCOPE, locations=["bestiary.inputs"])
 TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope=SCOPE, locations=["bestiary.inputs"])
 METRICS = Registry("metric", parent=root.METRICS, scope=SCOPE, locations=["bestiary.engine"])
 HOOKS = Registry("hook", parent=root.HOOKS, scope=SCOPE, locations=["bestiary.engine"])

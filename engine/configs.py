@@ -41,7 +41,7 @@ def find_config(name: str) -> Path:
         leaves[leaf] for leaf in difflib.get_close_matches(stem, leaves, n=2)
     ]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    shipping = f"configs that ship: {', '.join(names)}" if names else "no configs ship with this installation"
+    shipping = f"configs that ship: {len(names)}, in {SHIPPED}" if names else "no configs ship with this installation"
     raise InputError(f"{name}: no such config file{hint} ({shipping})")
 
 

@@ -1,14 +1,16 @@
-"""timm's optimizers for mmengine's configs."""
+"""timm's optimizers and clipping for mmengine's configs."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import timm.optim
 import torch
+from mmengine.optim import OptimWrapper
+from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor
 
 from ..errors import InputError
-from ..registry import OPTIMIZERS
+from ..registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 
 @OPTIMIZERS.register_module()
@@ -27,3 +29,27 @@ def TimmOptimizer(params: Iterable[Tensor | dict], name: str, **kwargs: Any) -> 
         known = ", ".join(timm.optim.list_optimizers())
         raise InputError(f"TimmOptimizer: timm {timm.__version__} has no optimizer {name!r}; there are {known}")
     return timm.optim.get_optimizer_class(name, bind_defaults=True)(params, **kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class AdaptiveClipOptimWrapper(OptimWrapper):
+    """mmengine's OptimWrapper with adaptive gradient clipping (arXiv:2102.06171): by the size of the weights changed.
+
+    The last two parameters, a classifier's last layer, are left alone, as the paper and timm have it.
+
+    Args:
+        optimizer, accumulative_counts: see `OptimWrapper`.
+        clip_factor: the largest norm of a unit's gradient, as a multiple of that of its weights.
+        eps: the least norm of weights that counts.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        accumulative_counts: int = 1,
+        clip_factor: float = 0.01,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__(optimizer, accumulative_counts, clip_grad=dict(type="norm", max_norm=1.0))
+        self.clip_func = lambda params, **settings: adaptive_clip_grad(params[:-2], **settings)
+        self.clip_grad_kwargs = dict(clip_factor=clip_factor, eps=eps)

@@ -8,6 +8,7 @@ from torch import nn
 
 from bestiary.engine.optimizers import TimmOptimizer
 from bestiary.errors import InputError
+from bestiary.registry import OPTIM_WRAPPERS
 
 
 def net():
@@ -68,3 +69,29 @@ def test_defaults_that_a_name_binds():
 def test_unknown_names():
     with pytest.raises(InputError, match="TimmOptimizer: timm .* has no optimizer 'lamm'; .*lamb"):
         TimmOptimizer([nn.Parameter(torch.randn(3))], "lamm", lr=0.1)
+
+
+def test_adaptive_clipping_is_by_the_weights_of_each_unit():
+    """A row's gradient is at most `clip_factor` times the norm of its weights; the last layer's is left as it is."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    wrapper = OPTIM_WRAPPERS.build(
+        dict(type="AdaptiveClipOptimWrapper", clip_factor=0.02, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
+    )
+    before = [p.detach().clone() for p in model.parameters()]
+    loss = 50 * model(torch.randn(8, 3)).square().sum()
+    grads = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    wrapper.update_params(loss)
+    changes = [old - new for old, new in zip(before, model.parameters(), strict=True)]
+    for old, grad, change in zip(before[:2], grads[:2], changes[:2], strict=True):
+        dims = 1 if old.ndim > 1 else 0  # a unit is a row of a matrix, a vector whole
+
+        def norm(x, dims=dims):
+            return x.norm(dim=dims, keepdim=True)
+
+        limit = 0.02 * norm(old).clamp(min=1e-3)
+        wanted = torch.where(norm(grad) > limit, grad * limit / norm(grad).clamp(min=1e-6), grad)
+        torch.testing.assert_close(change.detach(), wanted, rtol=1e-4, atol=1e-6)
+        assert (norm(grad) > limit).any()
+    for grad, change in zip(grads[2:], changes[2:], strict=True):
+        torch.testing.assert_close(change.detach(), grad, rtol=1e-4, atol=1e-4)

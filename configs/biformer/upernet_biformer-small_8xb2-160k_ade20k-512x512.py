@@ -1,0 +1,32 @@
+"""UPerNet with BiFormer-S (arXiv:2303.08810) on ADE20K, 160,000 iterations.
+
+Published: mIoU 49.8, 50.8 of several scales (the authors' README).
+
+The weights are the authors' file of ImageNet-1k, to be put there.
+"""
+
+_base_ = [
+    "mmseg::_base_/models/upernet_r50.py",
+    "mmseg::_base_/datasets/ade20k.py",
+    "../_base_/schedules/ade20k_160k.py",
+    "../_base_/segmentor_runtime.py",
+]
+work_dir = "work_dirs/biformer/upernet_biformer-small"
+
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(
+        _delete_=True,
+        type="bestiary.BiFormer",
+        arch="small",
+        n_win=8,
+        drop_path_rate=0.3,
+        init_cfg=dict(type="Pretrained", checkpoint="checkpoints/biformer_small_best.pth"),
+    ),
+    decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=150),
+    auxiliary_head=dict(in_channels=256, num_classes=150),
+)
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+sync_bn = "torch"  # of the backbone, too

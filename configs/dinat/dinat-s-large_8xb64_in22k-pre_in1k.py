@@ -1,0 +1,37 @@
+"""DiNAT_s-Large (arXiv:2209.15001) on ImageNet-1k at 224, from ImageNet-22k's weights, 30 epochs.
+
+Published: top-1 86.5; 197 M parameters, 34.5 G multiply-adds (the authors' README).
+
+The weights are the authors' file of ImageNet-22k, to be put there.
+"""
+
+_base_ = [
+    "../_base_/models/classifier.py",
+    "../_base_/datasets/imagenet_224.py",
+    "../_base_/schedules/imagenet_finetune_30e.py",
+    "../_base_/classifier_runtime.py",
+]
+work_dir = "work_dirs/dinat/dinat-s-large_in22k-pre_in1k"
+
+model = dict(
+    backbone=dict(
+        type="DiNATs",
+        arch="large",
+        drop_path_rate=0.35,
+        out_indices=(3,),
+        out_norm=False,
+        init_cfg=dict(type="Pretrained", checkpoint="checkpoints/dinat_s_large_in22k_224.pth"),
+    ),
+    head=dict(type="LinearHead", in_channels=1536, num_classes=1000, norm="LayerNorm", norm_first=True),
+    mixup=None,
+)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(crop_pct=0.875)
+train_dataloader = dict(batch_size=64)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(weight_decay=1e-4), paramwise_cfg=dict(custom_keys=dict(rpb=dict(decay_mult=0.0))))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, begin=0, end=30, convert_to_iter_based=True)
+]
+custom_hooks = []

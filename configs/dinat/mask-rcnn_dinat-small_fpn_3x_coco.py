@@ -1,0 +1,12 @@
+"""Mask R-CNN with DiNAT-Small (arXiv:2209.15001) on COCO, 36 epochs.
+
+Published: box AP 49.3, mask AP 44.0; 70 M parameters, 330 G multiply-adds at 1280 x 800 (the authors' README).
+"""
+
+_base_ = "mask-rcnn_dinat-mini_fpn_3x_coco.py"
+work_dir = "work_dirs/dinat/mask-rcnn_dinat-small"
+
+model = dict(
+    backbone=dict(arch="small", drop_path_rate=0.35, init_cfg=dict(checkpoint="checkpoints/dinat_small_in1k_224.pth")),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

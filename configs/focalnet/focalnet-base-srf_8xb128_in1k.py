@@ -1,0 +1,9 @@
+"""FocalNet-B (SRF, arXiv:2203.11926) on ImageNet-1k from scratch, 300 epochs.
+
+Published: top-1 83.7; 88.1 M parameters, 15.3 G multiply-adds (the authors' README).
+"""
+
+_base_ = "focalnet-tiny-srf_8xb128_in1k.py"
+work_dir = "work_dirs/focalnet/focalnet-base-srf_in1k"
+
+model = dict(backbone=dict(arch="base_srf", drop_path_rate=0.5), head=dict(in_channels=1024))

@@ -1,0 +1,11 @@
+"""Isotropic FocalNet-S (arXiv:2203.11926) on ImageNet-1k from scratch, 300 epochs.
+
+Published: top-1 80.9; 22.4 M parameters, 4.3 G multiply-adds (the paper).
+
+Its stochastic depth is not in the sources at hand; a ViT's of this size stands here.
+"""
+
+_base_ = "focalnet-tiny-srf_8xb128_in1k.py"
+work_dir = "work_dirs/focalnet/focalnet-small-iso_in1k"
+
+model = dict(backbone=dict(arch="small_iso", drop_path_rate=0.1, out_indices=(0,)), head=dict(in_channels=384))

@@ -1,0 +1,13 @@
+"""UPerNet with FocalNet-B (SRF, arXiv:2203.11926) on ADE20K, 160,000 iterations.
+
+Published: mIoU 50.2, 51.1 of several scales; 124 M parameters, 1180 G multiply-adds at 2048 x 512 (authors' README).
+"""
+
+_base_ = "upernet_focalnet-tiny-srf_8xb2-160k_ade20k-512x512.py"
+work_dir = "work_dirs/focalnet/upernet_focalnet-base-srf"
+
+model = dict(
+    backbone=dict(arch="base_srf", init_cfg=dict(checkpoint="timm://focalnet_base_srf.ms_in1k")),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512),
+)

@@ -1,0 +1,23 @@
+"""CAFormer-S18 (arXiv:2210.13452) on ImageNet-1k from scratch, 300 epochs.
+
+Published: top-1 83.6; 26.3 M parameters, 4.1 G multiply-adds (the authors' README).
+"""
+
+_base_ = [
+    "../_base_/models/classifier.py",
+    "../_base_/datasets/imagenet_224.py",
+    "../_base_/schedules/imagenet_300e_warmup20.py",
+    "../_base_/classifier_runtime.py",
+]
+work_dir = "work_dirs/metaformer/caformer-s18_in1k"
+
+model = dict(
+    backbone=dict(type="CAFormer", arch="s18", drop_path_rate=0.15, out_indices=(3,), out_norm=False),
+    head=dict(type="MlpHead", in_channels=512, num_classes=1000),
+)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(crop_pct=1.0)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="TimmOptimizer", name="lamb", lr=8e-3, weight_decay=0.05))
+auto_scale_lr = dict(base_batch_size=4096)

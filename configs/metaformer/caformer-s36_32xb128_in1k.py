@@ -1,0 +1,9 @@
+"""CAFormer-S36 (arXiv:2210.13452) on ImageNet-1k from scratch, 300 epochs.
+
+Published: top-1 84.5; 39.3 M parameters, 8.0 G multiply-adds (the authors' README).
+"""
+
+_base_ = "caformer-s18_32xb128_in1k.py"
+work_dir = "work_dirs/metaformer/caformer-s36_in1k"
+
+model = dict(backbone=dict(arch="s36", drop_path_rate=0.3), head=dict(dropout=0.4))

@@ -1,0 +1,9 @@
+"""ConvFormer-B36 (arXiv:2210.13452) on ImageNet-1k at 384, from ImageNet-21k's weights, 30 epochs.
+
+Published: top-1 87.6; 99.9 M parameters, 66.5 G multiply-adds (the authors' README).
+"""
+
+_base_ = "convformer-b36_32xb32_in1k-384.py"
+work_dir = "work_dirs/metaformer/convformer-b36_in21k-pre_in1k-384"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint="timm://convformer_b36.sail_in22k")))

@@ -1,0 +1,9 @@
+"""IdentityFormer-M36 (arXiv:2210.13452) on ImageNet-1k from scratch, 300 epochs.
+
+Published: top-1 80.0; 56 M parameters (the authors' README).
+"""
+
+_base_ = "identityformer-s12_32xb128_in1k.py"
+work_dir = "work_dirs/metaformer/identityformer-m36_in1k"
+
+model = dict(backbone=dict(arch="m36", drop_path_rate=0.3), head=dict(in_channels=768))

@@ -1,0 +1,9 @@
+"""ELA-L (arXiv:2403.01123) in MobileNetV2 on ImageNet-1k from scratch, 400 epochs.
+
+No published score is known to us, nor the paper's recipe: ECA's stands here. 3.92 M parameters.
+"""
+
+_base_ = "eca-mobilenetv2_4xb24_in1k.py"
+work_dir = "work_dirs/mobilenet_v2/ela-l-mobilenetv2_in1k"
+
+model = dict(backbone=dict(arch="ela_l_mobilenetv2"))

@@ -1,0 +1,9 @@
+"""ELA-B (arXiv:2403.01123) in ResNet-50 on ImageNet-1k from scratch, 100 epochs.
+
+No published score is known to us, nor the paper's recipe: ECA's stands here. 25.69 M parameters.
+"""
+
+_base_ = "eca-resnet50_8xb32_in1k.py"
+work_dir = "work_dirs/resnet/ela-b-resnet50_in1k"
+
+model = dict(backbone=dict(arch="ela_b_resnet50"))

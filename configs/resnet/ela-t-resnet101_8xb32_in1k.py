@@ -1,0 +1,9 @@
+"""ELA-T (arXiv:2403.01123) in ResNet-101 on ImageNet-1k from scratch, 100 epochs.
+
+No published score is known to us, nor the paper's recipe: ECA's stands here. 44.78 M parameters.
+"""
+
+_base_ = "eca-resnet101_8xb32_in1k.py"
+work_dir = "work_dirs/resnet/ela-t-resnet101_in1k"
+
+model = dict(backbone=dict(arch="ela_t_resnet101"))
