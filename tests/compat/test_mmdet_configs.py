@@ -1,8 +1,9 @@
 """mmdet's own packaged configs on top of compat: build, a loss with backward, a prediction, on small random input."""
 
-import numpy as np
 import pytest
 import torch
+
+from bestiary.tools.synthetic import asked_of_data, detection_batch, keep_a_few_unsure
 
 SIZES = ((121, 128), (128, 107))  # of the two pictures of a batch
 SMALL = ((61, 64), (64, 53))  # where every proposal costs as much as a picture
@@ -106,85 +107,18 @@ WIDER = {  # one a folder besides
 # queryinst (untrained, its boxes soon are no numbers).
 
 
-def batch(sizes, wanted, num_classes=80, seed=0):
-    """Random pictures with three boxes each, one small.
-
-    Each box holds an elliptic mask if `with_mask` is wanted; `with_seg` adds a map of classes, `proposals` three boxes.
-    """
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.bbox import HorizontalBoxes
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData, PixelData
-
-    rng = np.random.default_rng(seed)
-    inputs, samples = [], []
-    for index, (h, w) in enumerate(sizes):
-        size = rng.uniform([0.4, 0.3, 0.1], [0.7, 0.5, 0.2], (2, 3)).T * [w, h]
-        corner = rng.uniform(0, 1, (3, 2)) * ([w, h] - size)
-        boxes = np.concatenate([corner, corner + size], axis=1)
-        shape = dict(img_id=index, img_shape=(h, w), ori_shape=(h, w), scale_factor=(1.0, 1.0), flip=False)
-        sample = DetDataSample(metainfo=dict(shape, border=(0, h, 0, w)))  # of CenterNet and CornerNet
-        sample.gt_instances = InstanceData(
-            bboxes=HorizontalBoxes(torch.tensor(boxes, dtype=torch.float32)),
-            labels=torch.tensor(rng.integers(num_classes, size=3)),
-        )
-        sample.ignored_instances = InstanceData(
-            bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)
-        )
-        if "with_mask" in wanted:
-            y, x = np.mgrid[:h, :w] + 0.5
-            centre, radius = (corner + size / 2)[..., None, None], (size / 2)[..., None, None]
-            masks = ((x - centre[:, 0]) / radius[:, 0]) ** 2 + ((y - centre[:, 1]) / radius[:, 1]) ** 2 <= 1
-            sample.gt_instances.masks = BitmapMasks(masks.astype(np.uint8), h, w)
-        if "with_seg" in wanted:
-            sample.gt_sem_seg = PixelData(sem_seg=torch.tensor(rng.integers(num_classes, 133, (1, h, w))))
-        if "proposals" in wanted:
-            jitter = torch.tensor(rng.uniform(-2, 2, (3, 4)), dtype=torch.float32)
-            proposals = (torch.tensor(boxes, dtype=torch.float32) + jitter).clamp(min=0)
-            sample.proposals = InstanceData(bboxes=proposals, scores=torch.ones(3))
-        samples.append(sample)
-        inputs.append(torch.tensor(rng.integers(256, size=(3, h, w)), dtype=torch.uint8))
-    return dict(inputs=inputs, data_samples=samples)
-
-
-def asked_of_data(node):
-    """What pipelines load beside boxes: 'with_mask', 'with_seg'."""
-    found = set()
-    if isinstance(node, dict):
-        found = {key for key in ("with_mask", "with_seg") if node.get(key)}
-        if node.get("type") == "LoadPanopticAnnotations":
-            found = {"with_mask", "with_seg"}
-        if node.get("type") == "LoadProposals":
-            found = {"proposals"}
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        found |= asked_of_data(child)
-    return found
-
-
-def keep_a_few_unsure(node):
-    """Settings of a prediction: an untrained network is sure of nothing, a threshold would leave nothing to look at."""
-    for key in ("score_thr", "filter_thr", "mask_score_thr", "mask_thr"):
-        if key in node:
-            node[key] = 0.0
-    if "nms" in node and "max_per_img" in node:
-        node["max_per_img"] = 10
-    for child in node.values():
-        if isinstance(child, dict):
-            keep_a_few_unsure(child)
-
-
 def step_and_predict(path, sizes, packaged, train_step):
     """One training step, then the prediction for the first picture; and what the config's pipelines load."""
     model, config = packaged("mmdet", path)
     wanted = asked_of_data(config.train_dataloader)
     model.data_preprocessor.batch_augments = None  # they scale and pad to the sizes of real pictures
-    train_step(model, batch(sizes, wanted))
+    train_step(model, detection_batch(sizes, wanted))
 
     for part in model.modules():
         keep_a_few_unsure(getattr(part, "test_cfg", None) or {})
     model.eval()
     with torch.no_grad():
-        results = model(**model.data_preprocessor(batch(sizes[:1], wanted), training=False), mode="predict")
+        results = model(**model.data_preprocessor(detection_batch(sizes[:1], wanted), training=False), mode="predict")
     assert len(results) == 1
     return results[0], wanted
 

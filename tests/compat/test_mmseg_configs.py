@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from bestiary.tools.synthetic import segmentation_batch
+
 SIZE = (71, 96)
 CONFIGS = [
     "upernet/upernet_r18_4xb4-80k_ade20k-512x512.py",
@@ -57,31 +59,14 @@ WIDER = {  # one a folder besides; some take their own size alone, or whole stri
 # mae (their own large size alone: minutes), cgnet and pidnet (their loss looks the ignored label up in class weights).
 
 
-def batch(size, num_classes, count, seed=0):
-    """Random pictures in blocks of random classes, a tenth of the pixels ignored."""
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    generator = torch.Generator().manual_seed(seed)
-    inputs, samples = [], []
-    for index in range(count):
-        labels = torch.randint(num_classes, (1, *(-(-side // 24) for side in size)), generator=generator)
-        labels = labels.repeat_interleave(24, 1).repeat_interleave(24, 2)[:, : size[0], : size[1]].clone()
-        labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
-        shape = dict(img_id=index, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0), flip=False)
-        samples.append(SegDataSample(metainfo=shape, gt_sem_seg=PixelData(data=labels)))
-        inputs.append(torch.randint(256, (3, *size), generator=generator, dtype=torch.uint8))
-    return dict(inputs=inputs, data_samples=samples)
-
-
 def step_and_predict(path, size, packaged, train_step):
     """One training step of two pictures, then the prediction for one."""
     model, _ = packaged("mmseg", path, {"data_preprocessor.size": size})
     classes = model.num_classes
-    train_step(model, batch(size, classes, 2))
+    train_step(model, segmentation_batch(size, classes, 2))
     model.eval()
     with torch.no_grad():
-        results = model(**model.data_preprocessor(batch(size, classes, 1), training=False), mode="predict")
+        results = model(**model.data_preprocessor(segmentation_batch(size, classes, 1), training=False), mode="predict")
     assert len(results) == 1
     labels, logits = results[0].pred_sem_seg.data, results[0].seg_logits.data
     assert labels.shape == (1, *size) and labels.min() >= 0 and labels.max() < classes

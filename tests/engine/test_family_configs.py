@@ -1,5 +1,6 @@
 """Every family's digits configs: the detector and the segmentor learn a fixed batch."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ FILES = sorted(path for path in CONFIGS.glob("*/*_digits.py") if path.parent.nam
 DETECTORS = [path for path in FILES if path.name.startswith("mask-rcnn")]
 SEGMENTORS = [path for path in FILES if path.name.startswith(("upernet", "unet"))]
 by_name = dict(ids=lambda path: path.stem)
+
+
+@functools.cache
+def read(path):
+    """A config, to look at and not to change."""
+    return load_config(str(path))
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +88,10 @@ def test_weights_to_start_from_are_those_of_a_config_beside():
     """The checkpoint that a classifier's config leaves at its end, for an encoder of the same arch."""
     found = []
     for path in FILES:
-        backbone = load_config(str(path)).model.backbone
+        backbone = read(path).model.backbone
         if (init := backbone.get("init_cfg")) is None:
             continue
-        checkpoint, others = Path(init.checkpoint), [load_config(str(other)) for other in path.parent.glob("*.py")]
+        checkpoint, others = Path(init.checkpoint), [read(other) for other in path.parent.glob("*_digits.py")]
         source = next(cfg for cfg in others if cfg.work_dir == str(checkpoint.parent))
         assert checkpoint.name == f"epoch_{source.train_cfg.max_epochs}.pth"
         assert source.model.backbone.arch == backbone.arch
@@ -95,7 +102,7 @@ def test_weights_to_start_from_are_those_of_a_config_beside():
 def test_every_family_has_both():
     """Under the folder of its own name, or of a family that it is built of."""
     for paths in (DETECTORS, SEGMENTORS):
-        used = {load_config(str(path)).model.backbone.type.removeprefix("bestiary.") for path in paths}
+        used = {read(path).model.backbone.type.removeprefix("bestiary.") for path in paths}
         modules = {family.__module__ for family in FAMILIES if family.__name__ in used}
         missing = [family.__name__ for family in FAMILIES if family.__module__ not in modules]
         assert not missing, f"no digits config for {', '.join(missing)}"

@@ -104,7 +104,7 @@ def test_processes_wait_for_one_build(folder, monkeypatch):
 
 
 def test_a_second_process_says_that_it_waits(folder, monkeypatch, caplog):
-    monkeypatch.setenv("CXX", str(logging_compiler(folder, 4)))
+    monkeypatch.setenv("CXX", str(logging_compiler(folder, 2)))
     process = subprocess.Popen([sys.executable, "-c", PROCESS, str(folder / "sources")], stdout=subprocess.PIPE)
     until = time.monotonic() + 60
     while not (folder / "compiled").exists() and time.monotonic() < until:

@@ -14,7 +14,7 @@ LIBRARY = "bestiary.kernels.neighborhood_attention.cpu", "neighborhood_attention
 TESTS = Path(__file__).with_name("test_backends.py")
 
 
-@pytest.mark.parametrize("share", [12, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [24, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", ["portable", pytest.param("avx2", marks=pytest.mark.slow)])
 def test_lesser_variants(variant, share):
     if reason := cpu.unavailable():

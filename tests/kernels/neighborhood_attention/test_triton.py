@@ -282,9 +282,7 @@ def test_nothing_to_do(shape):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
-@pytest.mark.parametrize(
-    "part", [pytest.param(part, marks=pytest.mark.slow if part > 1 else ()) for part in range(PARTS)]
-)
+@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow if part else ()) for part in range(PARTS)])
 def test_under_the_interpreter(part):
     """The cases above in a process of their own, on the CPU."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow and not gpu", "-k", f"part{part}"]
