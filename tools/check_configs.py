@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from rich.console import Console
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     table = Table(title="configs, each a training step and a prediction")
     for heading in ("config", "seconds", "loss", "result"):
         table.add_column(heading, justify="left" if heading in ("config", "result") else "right")
+    MMLogger.get_current_instance().setLevel("WARNING")  # or every parameter's initial values are told
     failed = 0
     for name in names:
         began = time.monotonic()
@@ -81,7 +82,13 @@ def chosen(given: list[str], everything: bool) -> list[str]:
         if found == []:
             raise InputError(f"{name}: a folder without configs")
         names += found or [str(find_config(name))]
-    return names
+    return [_short(Path(name)) for name in names]
+
+
+def _short(path: Path) -> str:
+    """The name of a config that ships, the path of another."""
+    path = path.resolve()
+    return path.relative_to(SHIPPED).with_suffix("").as_posix() if path.is_relative_to(SHIPPED) else str(path)
 
 
 def try_config(name: str) -> float:
@@ -118,7 +125,9 @@ def batches(cfg: Config, model: nn.Module) -> tuple[Callable[[int], dict[str, li
     if hasattr(model, "logits"):
         return lambda count: classification_batch(SQUARE, model.head.num_classes, count), "predict"
     if hasattr(model, "decode_head"):
-        return lambda count: segmentation_batch(PICTURE, model.num_classes, count), "predict"
+        # mmseg's cross-entropy looks the ignored label up among class weights, where it is not.
+        ignored = 0.0 if "class_weight" in repr(cfg.model.decode_head) else 0.1
+        return lambda count: segmentation_batch(PICTURE, model.num_classes, count, ignored=ignored), "predict"
     wanted = asked_of_data(cfg.train_dataloader)
     things = 80 if hasattr(model, "panoptic_head") else classes_of(cfg.model)
     return lambda count: detection_batch((PICTURE,) * count, wanted, things), "predict"

@@ -21,7 +21,7 @@ SMALL = {  # by class; what is not here is FOUR
     "ViTRPB": dict(depths=(2,), dims=(32,), num_heads=(1,)),
     "MaxViT": FOUR | dict(stem_dims=(16, 16)),
     "MHSVM": FOUR | dict(d_state=2),
-    "MobileNetV2": FOUR | dict(widths={}, stem_dims=(16, 16)),
+    "MobileNetV2": FOUR | dict(dims=(32, 64, 96, 160), widths={}, stem_dims=(16, 16)),  # which its ECA has kernels for
     "ResNet": FOUR,
     "SHViT": dict(depths=(1, 1, 1), dims=(32, 48, 64), partial_dims=(8, 12, 16)),
 }
@@ -38,7 +38,9 @@ def shrink(cfg: Config) -> Config:
     backbone = model.backbone
     family = CLASSES[backbone.type.removeprefix("bestiary.")]
     before = family.ARCHS[backbone.arch]["dims"] if isinstance(backbone.arch, str) else backbone.arch["dims"]
-    changes = _of_one_stage(family, backbone) or SMALL.get(family.__name__, FOUR)
+    changes = SMALL.get(family.__name__, FOUR)
+    if len(before) == 1:  # an isotropic network, also one of FocalNet's archs
+        changes = {key: value[:1] for key, value in changes.items()} | dict(depths=(2,))
     backbone.update(changes)
     if family.__name__ == "RandFormer":
         backbone.img_size = SQUARE
@@ -54,12 +56,6 @@ def shrink(cfg: Config) -> Config:
         model.data_preprocessor.pop("batch_augments", None)  # they scale and pad to the sizes of real pictures
     cfg.model = model
     return cfg
-
-
-def _of_one_stage(family: type, backbone: ConfigDict) -> dict[str, Any] | None:
-    """An isotropic FocalNet is a FocalNet of one stage."""
-    iso = family.__name__ == "FocalNet" and isinstance(backbone.arch, str) and backbone.arch.endswith("_iso")
-    return dict(depths=(2,), dims=(32,)) if iso else None
 
 
 def _each(part: Any) -> list[ConfigDict]:

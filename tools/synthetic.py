@@ -52,15 +52,17 @@ def detection_batch(
     return dict(inputs=inputs, data_samples=samples)
 
 
-def segmentation_batch(size: tuple[int, int], num_classes: int, count: int, seed: int = 0) -> dict[str, list]:
-    """Random pictures in blocks of random classes, a tenth of the pixels ignored."""
+def segmentation_batch(
+    size: tuple[int, int], num_classes: int, count: int, seed: int = 0, ignored: float = 0.1
+) -> dict[str, list]:
+    """Random pictures in blocks of random classes, a share of the pixels `ignored`."""
 
     generator = torch.Generator().manual_seed(seed)
     inputs, samples = [], []
     for index in range(count):
         labels = torch.randint(num_classes, (1, *(-(-side // 24) for side in size)), generator=generator)
         labels = labels.repeat_interleave(24, 1).repeat_interleave(24, 2)[:, : size[0], : size[1]].clone()
-        labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
+        labels[torch.rand(labels.shape, generator=generator) < ignored] = 255
         shape = dict(img_id=index, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0), flip=False)
         samples.append(SegDataSample(metainfo=shape, gt_sem_seg=PixelData(data=labels)))
         inputs.append(torch.randint(256, (3, *size), generator=generator, dtype=torch.uint8))

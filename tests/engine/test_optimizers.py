@@ -76,7 +76,11 @@ def test_adaptive_clipping_is_by_the_weights_of_each_unit():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     wrapper = OPTIM_WRAPPERS.build(
-        dict(type="AdaptiveClipOptimWrapper", clip_factor=0.02, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
+        dict(
+            type="bestiary.AdaptiveClipOptimWrapper",
+            clip_factor=0.02,
+            optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+        )
     )
     before = [p.detach().clone() for p in model.parameters()]
     loss = 50 * model(torch.randn(8, 3)).square().sum()
