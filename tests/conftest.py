@@ -1,6 +1,9 @@
-"""Threads of parallel test processes, set before torch is imported, and the order of tests."""
+"""Threads of parallel test processes, set before torch is imported, mmengine's scope, and the order of tests."""
 
 import os
+import sys
+
+import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,3 +13,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items):
     """The README's commands first: one test of two minutes, which at the end would run while the other worker idles."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+@pytest.fixture(autouse=True)
+def _no_scope_left_behind():
+    """A Runner leaves its default scope set for the process, in which the next test would look its types up."""
+    yield
+    if "mmengine.registry" in sys.modules:
+        sys.modules["mmengine.registry"].DefaultScope._instance_dict.clear()

@@ -34,7 +34,8 @@ def by_definition(neck, x):
 @pytest.mark.parametrize("size", [(2, 3), (7, 5), (8, 8)])
 def test_is_its_definition(size):
     torch.manual_seed(0)
-    neck = MODELS.build(dict(type="SimpleFeaturePyramid", in_channels=[8], out_channels=6, num_outs=5)).double()
+    config = dict(type="bestiary.SimpleFeaturePyramid", in_channels=[8], out_channels=6, num_outs=5)
+    neck = MODELS.build(config).double()
     for parameter in neck.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, 8, *size, dtype=torch.float64)
