@@ -14,6 +14,7 @@ needs no mmcv.
 
 import difflib
 import inspect
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ _OTHER_OUTPUT = ("use_prefetcher", "separate", "naflex", "patchify", "patch_size
 class LoadPicture:
     """Read `img_path` as `img`, a PIL picture in RGB; sets `ori_shape` and `img_shape`, (H, W).
 
+    Where a sample has `span`, (file, first byte, bytes), the picture is that part of the file; see `TarShards`.
     Pictures are taken as they are stored, as timm and torchvision do: an orientation noted in EXIF is not applied.
 
     Raises:
@@ -44,7 +46,7 @@ class LoadPicture:
     def __call__(self, results: dict) -> dict:
         path = results["img_path"]
         try:
-            with Image.open(path) as file:
+            with Image.open(_part(*results["span"]) if "span" in results else path) as file:
                 picture = file.convert("RGB")
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such picture; it was there when the folder was listed") from error
@@ -53,6 +55,13 @@ class LoadPicture:
         results["img"] = picture
         results["ori_shape"] = results["img_shape"] = (picture.height, picture.width)
         return results
+
+
+def _part(path: str, first: int, size: int) -> io.BytesIO:
+    """Bytes of a file from `first` on."""
+    with open(path, "rb") as file:
+        file.seek(first)
+        return io.BytesIO(file.read(size))
 
 
 class _PictureTransform:

@@ -1,23 +1,49 @@
-"""`bestiary data digits data/digits` makes the bundled data, `bestiary data check CONFIG` checks those of a config."""
+"""Data sets: make the bundled digits, check those of a config, verify a download, prepare other forms.
+
+bestiary data digits data/digits; bestiary data check CONFIG; bestiary data verify coco data/coco; bestiary data prepare
+yolo SRC DST.
+"""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from bestiary.engine.launch import run_guarded
+from bestiary.errors import InputError
+from bestiary.inputs import digits as bundled
 from bestiary.inputs.checks import check_inputs
-from bestiary.inputs.digits import LAYOUTS, RECORD, make_digits
+from bestiary.inputs.digits import RECORD, make_digits
+from bestiary.inputs.prepare.ade20k_full import prepare_ade20k
+from bestiary.inputs.prepare.coco_file import write_splits
+from bestiary.inputs.prepare.csv_boxes import from_csv
+from bestiary.inputs.prepare.isic import YEARS, prepare_isic
+from bestiary.inputs.prepare.labelme import from_labelme
+from bestiary.inputs.prepare.shards import write_shards
+from bestiary.inputs.prepare.synapse import prepare_synapse
+from bestiary.inputs.prepare.voc import from_voc
+from bestiary.inputs.prepare.yolo import from_yolo
+from bestiary.inputs.released import LAYOUTS, examine_all
+from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
 from bestiary.tools.options import ConfigOptions, need, read_config
+
+TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
+KINDS = (*TO_COCO, "ade20k", *YEARS, "synapse", "shards")
+WHAT = (
+    "voc, yolo, labelme and csv become COCO's JSON; ade20k, the full one, its 150 classes; isic2017, isic2018 and "
+    "synapse label images; shards packs class folders"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, make or check, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check")
+    parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare")
     digits = commands.add_parser("digits", help="write handwritten digits on photographs as COCO, ADE20K and ImageNet")
     digits.add_argument("root", help="folder to make, as data/digits")
     digits.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
@@ -26,15 +52,36 @@ def main(argv: list[str] | None = None) -> int:
     digits.add_argument("--size", type=int, default=128, help="of a scene, in pixels (128)")
     digits.add_argument("--crop-size", type=int, default=48, help="of a single digit's picture, in pixels (48)")
     digits.add_argument("--copies", type=int, default=4, help="pictures of each training digit in class folders (4)")
-    digits.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="which to write (all)")
+    digits.add_argument(
+        "--layouts", nargs="+", choices=bundled.LAYOUTS, default=list(bundled.LAYOUTS), help="which to write (all)"
+    )
     digits.add_argument("--overwrite", action="store_true", help="replace digits that are there already")
     check = commands.add_parser("check", help="look for mistakes in the data that a config names")
     check.add_argument("config", help="config file, or the name of one that ships")
     check.add_argument("--cfg-options", nargs="+", action=ConfigOptions, metavar="KEY=VALUE", help="change entries")
-    for command in (digits, check):
+    verify = commands.add_parser("verify", help="say what is missing of a downloaded data set, and where")
+    verify.add_argument("name", choices=list(LAYOUTS), help="which")
+    verify.add_argument("root", help="its folder, as data/coco")
+    verify.add_argument("--archives", action="store_true", help="compare MD5 of archives in the folder and above it")
+    verify.add_argument("--write-checksums", metavar="FILE", help="note SHA-256 of a sample of the files")
+    verify.add_argument("--checksums", metavar="FILE", help="compare with what --write-checksums noted of another copy")
+    verify.add_argument("--sample", type=int, default=1000, help="files for --write-checksums (1000)")
+    prepare = commands.add_parser("prepare", help="make a data set into what the configs read")
+    prepare.add_argument("name", choices=list(KINDS), help="form that it has; " + WHAT)
+    prepare.add_argument("source", help="its folder; the table itself for csv")
+    prepare.add_argument("target", help="folder to write")
+    prepare.add_argument("--classes", nargs="+", metavar="NAME", help="names in the order of their numbers")
+    prepare.add_argument(
+        "--val", type=float, metavar="SHARE", help="hold out, where the source has no split (0.2; ISIC 0.3)"
+    )
+    prepare.add_argument("--seed", type=int, default=0, help="of the choice (0)")
+    for command in (digits, check, verify, prepare):
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
-    return run_guarded(lambda: dict(digits=make, check=look)[args.command](args), args.debug)
+    return run_guarded(
+        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data)[args.command](args),
+        args.debug,
+    )
 
 
 def make(args: argparse.Namespace) -> None:
@@ -89,6 +136,68 @@ def look(args: argparse.Namespace) -> None:
     for split in splits:
         if split not in report:
             print(f"{split}: of a kind that is not looked into")
+
+
+def verify_download(args: argparse.Namespace) -> None:
+    """Look at the parts of a released data set and print a table.
+
+    Raises:
+        InputError: something is missing, damaged or not of the release; every problem is a line.
+    """
+    if not Path(args.root).is_dir():
+        raise InputError(f"{args.root}: no such folder; give the folder of {args.name}")
+    table = Table(title=f"{args.name} in {args.root}", title_justify="left")
+    for heading in ("part", "release", "found", ""):
+        table.add_column(heading, overflow="fold")
+    problems: list[str] = []
+    for finding in examine_all(args.root, LAYOUTS[args.name]()):
+        table.add_row(
+            finding.path, finding.expected, finding.found, "[red]no[/]" if finding.problems else "[green]ok[/]"
+        )
+        problems += finding.problems
+    Console().print(table)
+    if args.archives:
+        problems += damaged_archives(args.root)
+    if args.checksums:
+        problems += compare_checksums(args.root, args.checksums)
+    if problems:
+        raise InputError(f"{len(problems)} problem{'s' * (len(problems) > 1)}:\n" + "\n".join(problems))
+    if args.write_checksums:
+        count = write_checksums(args.root, args.write_checksums, args.sample)
+        print(f"{args.write_checksums}: SHA-256 of {count:,} files")
+    print(f"{args.root}: nothing is missing")
+
+
+def prepare_data(args: argparse.Namespace) -> None:
+    """Write a data set in another form and say where.
+
+    Raises:
+        InputError: the source is missing or not of that form; an option that the form does not know.
+    """
+    if not os.path.exists(args.source):
+        raise InputError(f"{args.source}: no such file or folder")
+    coco = args.name in TO_COCO
+    if args.classes and not coco:
+        raise InputError(f"--classes: {args.name} has its own; leave it out")
+    if args.val is not None and not (coco or args.name in YEARS):
+        raise InputError(f"--val: {args.name} has its own split; leave it out")
+    if args.val is not None and not 0 <= args.val < 1:
+        raise InputError(f"--val {args.val:g}: give a part of the pictures, from 0 to less than 1")
+    if coco:
+        share = 0.2 if args.val is None else args.val
+        lines = write_splits(TO_COCO[args.name](args.source, args.classes, share, args.seed), args.target)
+        folder = Path(args.source).parent if args.name == "csv" else args.source
+        lines.append(f"pictures stay where they are: data_prefix=dict(img={str(folder)!r}) goes with these files")
+    elif args.name in YEARS:
+        lines = prepare_isic(args.name, args.source, args.target, 0.3 if args.val is None else args.val, args.seed)
+    elif args.name == "shards":
+        source = Path(args.source)
+        splits = [name for name in ("train", "val") if (source / name).is_dir()]
+        pairs = [(source / name, name) for name in splits] or [(source, source.name)]
+        lines = [line for folder, name in pairs for line in write_shards(folder, args.target, name, seed=args.seed)]
+    else:
+        lines = dict(ade20k=prepare_ade20k, synapse=prepare_synapse)[args.name](args.source, args.target)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Data sets in other forms, made into what mmdet, mmseg and `ImageFolder` read."""
