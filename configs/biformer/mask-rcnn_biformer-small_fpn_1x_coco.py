@@ -7,7 +7,7 @@ The regions are 16 x 16 of the picture's, and batch norms keep their statistics.
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/datasets/coco_instance.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

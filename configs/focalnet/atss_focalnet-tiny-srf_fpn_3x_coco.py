@@ -4,7 +4,7 @@ Published: box AP 49.2; 36.5 M parameters, 215 G multiply-adds at 1280 x 800 (th
 """
 
 _base_ = "mmdet::atss/atss_r50_fpn_1x_coco.py"
-custom_imports = dict(imports=["bestiary"])
+custom_imports = dict(imports=["bestiary", "bestiary.inputs.detection_transforms"])
 work_dir = "work_dirs/focalnet/atss_focalnet-tiny-srf"
 
 model = dict(
@@ -24,7 +24,7 @@ model = dict(
 sides = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5),
     dict(
         type="RandomChoice",
@@ -37,7 +37,7 @@ train_pipeline = [
             ],
         ],
     ),
-    dict(type="PackDetInputs"),
+    dict(type="bestiary.PackDetInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 max_epochs = 36

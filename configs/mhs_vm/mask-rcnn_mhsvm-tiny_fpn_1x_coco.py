@@ -6,7 +6,7 @@ mask AP 47.3 and 42.7. The recipe is Swin's.
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/datasets/coco_instance.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

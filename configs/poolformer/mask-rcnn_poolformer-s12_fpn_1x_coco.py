@@ -7,7 +7,7 @@ The rate is that of the authors' config, twice the paper's.
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/datasets/coco_instance.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

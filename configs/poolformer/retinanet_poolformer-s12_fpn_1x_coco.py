@@ -5,7 +5,7 @@ Published: box AP 36.2; 21.7 M parameters (the authors' README).
 
 _base_ = [
     "mmdet::_base_/models/retinanet_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_detection.py",
+    "../_base_/datasets/coco_detection.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

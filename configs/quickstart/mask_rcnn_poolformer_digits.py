@@ -9,6 +9,7 @@ _base_ = [
     "../_base_/datasets/digits_instance.py",
     "../_base_/runtime.py",
 ]
+custom_imports = dict(imports=["bestiary", "bestiary.inputs.detection_transforms"])
 default_scope = "mmdet"
 work_dir = "work_dirs/quickstart/detector"
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")

@@ -5,7 +5,7 @@ Published: box AP 38.0; 41.53 M parameters, 207.18 G multiply-adds at 1280 x 800
 
 _base_ = [
     "mmdet::_base_/models/faster-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_detection.py",
+    "../_base_/datasets/coco_detection.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "../_base_/detector_runtime.py",
 ]

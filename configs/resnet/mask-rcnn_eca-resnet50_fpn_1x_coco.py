@@ -7,7 +7,7 @@ Counted here: 259 G multiply-adds; mmdet's tool of those days presumably counted
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/datasets/coco_instance.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "../_base_/detector_runtime.py",
 ]

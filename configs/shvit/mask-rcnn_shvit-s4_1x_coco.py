@@ -7,7 +7,7 @@ Strides 16, 32, 64 of the backbone; the neck makes 4 and 8.
 
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/datasets/coco_instance.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

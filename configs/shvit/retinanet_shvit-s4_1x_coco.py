@@ -7,7 +7,7 @@ Strides 16, 32, 64 of the backbone; the neck makes an 8 and a pooled 128.
 
 _base_ = [
     "mmdet::_base_/models/retinanet_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_detection.py",
+    "../_base_/datasets/coco_detection.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/detector_runtime.py",
 ]

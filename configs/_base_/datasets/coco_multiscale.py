@@ -1,11 +1,11 @@
 """COCO's boxes and masks with DETR's augmentation (arXiv:2005.12872): sides of 480 to 800, every second of a crop."""
 
-_base_ = "mmdet::_base_/datasets/coco_instance.py"
+_base_ = "coco_instance.py"
 
 sides = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=0.5),
     dict(
         type="RandomChoice",
@@ -18,6 +18,6 @@ train_pipeline = [
             ],
         ],
     ),
-    dict(type="PackDetInputs"),
+    dict(type="bestiary.PackDetInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

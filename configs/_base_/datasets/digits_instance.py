@@ -7,15 +7,15 @@ metainfo = dict(classes=_base_.digits_classes, palette=_base_.digits_palette)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True, with_mask=True),
     # No flips: a mirrored digit is another sign.
-    dict(type="PackDetInputs"),
+    dict(type="bestiary.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(128, 128), keep_ratio=True),  # notes the scale factor that mask heads ask for
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="bestiary.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 train_dataloader = dict(
     batch_size=16,
