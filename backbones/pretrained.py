@@ -1,7 +1,7 @@
 """Loading a checkpoint into a backbone, strictly: every key that misfits is named."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
@@ -14,6 +14,7 @@ from .reading import SHOWN, read_checkpoint
 # Norms of single outputs, and whole stages, belong to a choice of out_indices, not to the pretrained network.
 OUTPUT_NORM = re.compile(r"norms\.\d+\.")
 STAGE = re.compile(r"stages\.(\d+)\.")
+LEAST = 0.25  # of a backbone's values, where a part was asked for; a file of another network has some norms that fit
 # From a backbone and weights under anyone's names to its own names, or None; `checkpoints` brings it when imported.
 TRANSLATORS: list[Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor] | None]] = []
 
@@ -81,6 +82,9 @@ def is_pretrained(init_cfg: object) -> bool:
 def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
     """Load `init_cfg['checkpoint']` (a path, URL or scheme such as timm://) into a backbone.
 
+    With `strict=False` what fits is taken, if it is at least a quarter of the backbone's values, or the share that
+    `init_cfg['min_loaded']` sets.
+
     A classifier's, detector's or segmentor's checkpoint serves too: its `backbone.` part is taken, or the part that
     `init_cfg['prefix']` names. Names may be ours, timm's or the authors'; windows, kernels and tables of another size
     are brought to this one's. Output norms that the checkpoint has not (other `out_indices`) keep their initial
@@ -88,7 +92,22 @@ def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
 
     Raises:
         InputError: no such file or not a checkpoint; no key has the prefix; keys are missing, unexpected or mis-shaped
-            and `init_cfg` does not say `strict=False`; nothing fits at all.
+            and `init_cfg` does not say `strict=False`; nothing fits at all, or less than `min_loaded`.
+    """
+    source, who = init_cfg["checkpoint"], type(backbone).__name__
+    fitting, report, fresh = fit_pretrained(backbone, init_cfg)
+    if report:
+        print_log(f"{source}: loaded in part into {who}: {report.words()}", "current")
+    if fresh:
+        print_log(f"{source}: no output norms in it; {len(fresh)} keys keep their initial values", "current")
+    backbone.load_state_dict(fitting, strict=False)
+
+
+def fit_pretrained(backbone: nn.Module, init_cfg: Mapping) -> tuple[dict[str, Tensor], LoadReport, list[str]]:
+    """What `load_pretrained` would load: weights under the backbone's names, what does not fit, fresh output norms.
+
+    Raises:
+        InputError: see `load_pretrained`.
     """
     source, who = init_cfg["checkpoint"], type(backbone).__name__
     try:
@@ -118,11 +137,19 @@ def load_pretrained(backbone: nn.Module, init_cfg: Mapping) -> None:
             f"{source}: does not fit {who} {getattr(backbone, 'arch', '')}: {report.words()}. "
             f"Name the arch that the weights are of{remedy}"
         )
-    if report:
-        print_log(f"{source}: loaded in part into {who}: {report.words()}", "current")
-    if fresh:
-        print_log(f"{source}: no output norms in it; {len(fresh)} keys keep their initial values", "current")
-    backbone.load_state_dict(fitting, strict=False)
+    share, least = share_of(backbone, fitting), init_cfg.get("min_loaded", LEAST)
+    if report and share < least:
+        raise InputError(
+            f"{source}: {share:.0%} of the values of {who} {getattr(backbone, 'arch', '')} would be loaded, less than "
+            f"{least:.0%}: {report.words()}. Name the arch that the weights are of, or set min_loaded in init_cfg"
+        )
+    return fitting, report, fresh
+
+
+def share_of(module: nn.Module, names: Collection[str]) -> float:
+    """The share of a module's values, in 0..1, that stand under `names`."""
+    sizes = {name: tensor.numel() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    return sum(size for name, size in sizes.items() if name in names) / max(sum(sizes.values()), 1)
 
 
 def _under(prefix: str | None, state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:

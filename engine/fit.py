@@ -68,19 +68,24 @@ def _writer_of(checkpoint: str) -> str | None:
     return None
 
 
-def check_channels(model: nn.Module) -> None:
-    """Compare `in_channels` of neck and heads with the channels that the backbone's `feature_info` promises.
+def check_channels(model: nn.Module, given: Sequence[int] | None = None) -> None:
+    """Compare `in_channels` of neck and heads with the channels of the backbone's maps.
 
-    Models whose backbone has no `feature_info` (mmdet's and mmseg's own) and necks without `in_channels` pass.
+    Args:
+        model: a classifier, detector or segmentor.
+        given: channels of the maps; those that the backbone's `feature_info` promises if None. A backbone without
+            `feature_info` (mmdet's and mmseg's own) then passes, as does a neck without `in_channels`.
 
     Raises:
         InputError: they differ; it names both, and the config entry to set.
     """
     backbone = getattr(model, "backbone", None)
-    info = getattr(backbone, "feature_info", None)
-    if info is None:
-        return
-    given = list(info.channels())
+    if given is None:
+        info = getattr(backbone, "feature_info", None)
+        if info is None:
+            return
+        given = info.channels()
+    given = list(given)
     who = _name(backbone)
     if (neck := getattr(model, "neck", None)) is not None:
         wanted = _channels(neck)

@@ -112,7 +112,8 @@ def explain(error: BaseException) -> str | None:
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
-        return _unknown_type(*found.groups())
+        name, scope, kind = found.groups()
+        return f"config: {unknown_type(name, scope, kind)}"
     if isinstance(error, KeyError) and "must contain the key" in str(error):
         return f"config: {error.args[0].splitlines()[0]}"
     if isinstance(error, ModuleNotFoundError | ImportError) and "custom_imports" in _last_config_step(error):
@@ -125,13 +126,14 @@ def _of_worker(text: str) -> str:
     return text.rpartition(f"{InputError.__module__}.{InputError.__qualname__}: ")[2].strip()
 
 
-def _unknown_type(name: str, scope: str, kind: str) -> str:
+def unknown_type(name: str, scope: str, kind: str) -> str:
+    """That no registry of a kind, as 'model', has the name, and the nearest one that it has, in words."""
     kind = kind.removesuffix(" registry")
     names = sorted(set(_all_names(_root_of(kind, scope), scope)))
     near = difflib.get_close_matches(name.strip("'\"").split(".")[-1], [n.split(".")[-1] for n in names], n=1)
     full = [n for n in names if near and n.split(".")[-1] == near[0]]
     hint = f" (did you mean {full[0]!r}?)" if full else ""
-    return f"config: type={name.strip(chr(39))!r} is in no {kind} registry{hint}; scope {scope!r} was asked"
+    return f"type={name.strip(chr(39))!r} is in no {kind} registry{hint}; scope {scope!r} was asked"
 
 
 def _root_of(kind: str, scope: str) -> Registry | None:

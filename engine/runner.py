@@ -26,7 +26,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook")
 
 
 class CheckingRunner(Runner):

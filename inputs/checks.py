@@ -6,7 +6,8 @@ to 0 mAP in silence; a damaged picture stops a run in its third hour.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -39,24 +40,46 @@ def check_inputs(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) 
     Raises:
         InputError: data is missing, damaged, of another format, or has other classes than the model's heads.
     """
+    reports, mistakes = find_mistakes(cfg, splits)
+    if mistakes:
+        raise InputError(mistakes[0])
+    return reports
+
+
+def find_mistakes(cfg: Config, splits: Sequence[str] = ("train", "val", "test")) -> tuple[dict[str, Report], list[str]]:
+    """As `check_inputs`, with the mistakes found, the first of each data set and evaluator, in place of an error."""
     reports: dict[str, Report] = {}
-    done: list[tuple[Mapping, Report]] = []
+    mistakes: list[str] = []
+    done: list[tuple[Mapping, Report | None]] = []
     for split in splits:
-        config = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
-        if isinstance(config, Mapping):
-            same = next((report for seen, report in done if seen == config), None)
-            sets = list(data_sets(config, f"{split}_dataloader.dataset", cfg))
-            parts = [] if same else [_check(data, cfg.get("model")) for data in sets]
-            found = [part for part in parts if part is not None]
-            if same or found:
-                reports[split] = same or _join(found)
-                done.append((config, reports[split]))
-            if split != "train":
-                _check_evaluators(cfg, split, sets)
+        loader = cfg.get(f"{split}_dataloader")
+        config = loader.get("dataset") if isinstance(loader, Mapping) else None
+        if not isinstance(config, Mapping):
+            continue
+        sets = list(data_sets(config, f"{split}_dataloader.dataset", cfg))
+        seen = [report for other, report in done if other == config]
+        if not seen:
+            before = len(mistakes)
+            found = [part for data in sets if (part := _noting(mistakes, _check, data, cfg.get("model"))) is not None]
+            seen = [_join(found) if found and len(mistakes) == before else None]
+            done.append((config, seen[0]))
+        if seen[0] is not None:
+            reports[split] = seen[0]
+        if split != "train":
+            _noting(mistakes, _check_evaluators, cfg, split, sets)
     folders = [report for report in reports.values() if report["unit"] == "pictures"]
     for first, second in zip(folders, folders[1:], strict=False):
-        _same_classes(first, second)
-    return reports
+        _noting(mistakes, _same_classes, first, second)
+    return reports, list(dict.fromkeys(mistakes))
+
+
+def _noting(mistakes: list[str], check: Callable[..., Any], *given: Any) -> Any:
+    """What `check` gives; None, and its message among the mistakes, if it finds one."""
+    try:
+        return check(*given)
+    except InputError as error:
+        mistakes.append(str(error))
+        return None
 
 
 def _same_classes(first: Report, second: Report) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "quickstart": "train and evaluate a detector, a segmentor and a classifier on the bundled data",
     "ablate": "train one body with each token mixer in turn, and compare them in a table",
     "convert": "rename weights between our keys, timm's and the authors'",
+    "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
     "flops": "parameters and multiply-adds of a config's model",
     "benchmark": "measure speed and memory on this machine",

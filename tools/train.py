@@ -11,14 +11,13 @@ from mmengine.dist import get_world_size, is_main_process
 from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
+from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.configs import use_amp
-from bestiary.engine.fit import check_class_weights, check_weights
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.inputs.checks import check_inputs
 from bestiary.tools.options import add_options, device_words, need, read_config
 
 
@@ -54,7 +53,7 @@ def train(args: argparse.Namespace) -> None:
     threads = set_threads(args.launcher, args.threads)
     notes = change(cfg, args)
     if local_rank == 0:
-        check_inputs(cfg, ["train"] if cfg.get("val_dataloader") is None else ["train", "val"])
+        refuse_mistakes(cfg, ["train"] if cfg.get("val_dataloader") is None else ["train", "val"])
     if rank == 0:
         print(f"train {args.config}: {device_words()}, {threads} CPU threads a process; into {cfg.work_dir}")
         for note in notes:
@@ -103,8 +102,6 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.load_partial = args.load_partial
     if cfg.get("load_from") is not None:
         need_checkpoint(cfg.load_from)
-    check_weights(cfg.model)
-    check_class_weights(cfg.model)
     return notes
 
 

@@ -217,7 +217,7 @@ def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monke
         asked.append(list(splits))
         raise InputError(f"{cfg.train_dataloader.dataset.data_root}: no such folder; make it")
 
-    monkeypatch.setattr(train_tool, "check_inputs", refuse)
+    monkeypatch.setattr(train_tool, "refuse_mistakes", refuse)
     monkeypatch.setattr(test_tool, "check_inputs", refuse)
     monkeypatch.setattr(train_tool, "build_runner", None)
     monkeypatch.setattr(test_tool, "build_runner", None)
