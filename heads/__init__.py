@@ -3,10 +3,13 @@
 from .base import ClassificationHead
 from .classifier import ImageClassifier, make_classifier
 from .conv_head import ConvHead
+from .dice_loss import BinaryDiceLoss, ClassDiceLoss
 from .linear_head import LinearHead
 from .mlp_head import MlpHead, NormMlpHead
 
 __all__ = [
+    "BinaryDiceLoss",
+    "ClassDiceLoss",
     "ClassificationHead",
     "ConvHead",
     "ImageClassifier",

@@ -4,10 +4,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from bestiary.backbones.mhs_vm import MHSVMEncoder
 from bestiary.backbones.names import FAMILIES
 from bestiary.engine.complexity import without_weights
 
-CLASSES = {family.__name__: family for family in FAMILIES}
+CLASSES = {family.__name__: family for family in (*FAMILIES, MHSVMEncoder)}
 FOUR = dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))
 HEADS = dict(num_heads=(1, 2, 3, 4))
 SMALL = {  # by class; what is not here is FOUR
@@ -21,6 +22,7 @@ SMALL = {  # by class; what is not here is FOUR
     "ViTRPB": dict(depths=(2,), dims=(32,), num_heads=(1,)),
     "MaxViT": FOUR | dict(stem_dims=(16, 16)),
     "MHSVM": FOUR | dict(d_state=2),
+    "MHSVMEncoder": FOUR | dict(d_state=1),
     "MobileNetV2": FOUR | dict(dims=(32, 64, 96, 160), widths={}, stem_dims=(16, 16)),  # which its ECA has kernels for
     "ResNet": FOUR,
     "SHViT": dict(depths=(1, 1, 1), dims=(32, 48, 64), partial_dims=(8, 12, 16)),

@@ -49,6 +49,8 @@ RECIPES = {
     "*/dino-*": ("AdamW", 1e-4, 16, 12),
     "*/mask2former_*_coco*": ("AdamW", 1e-4, 16, 737_500),
     "*/mask2former_*_ade20k*": ("AdamW", 1e-4, 16, 160_000),
+    "mhs_vm/unet_*_isic*": ("AdamW", 1e-3, 32, 300),
+    "mhs_vm/unet_*_synapse*": ("AdamW", 1e-3, 32, 320),
     "*/mask2former_*_cityscapes*": ("AdamW", 1e-4, 16, 90_000),
 }
 
