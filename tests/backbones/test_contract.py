@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from shares import todays
 from timm.layers import DropPath
 from torch import nn
 
@@ -245,7 +246,7 @@ def test_drop_path_grows_linearly(family):
     assert torch.equal(backbone.eval()(x)[-1], backbone(x)[-1])
 
 
-@by_family
+@pytest.mark.parametrize("family", todays(FAMILIES, 4, lambda family: family.NAME))
 def test_compiles_without_a_graph_break(family):
     backbone, x = tiny(family).eval(), picture(2, 3, 45, 71)
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner
+from shares import todays
 
 from bestiary.backbones.names import FAMILIES
 from bestiary.engine.configs import load_config
@@ -16,7 +17,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*/*_digits.py") if path.parent.name not in ("quickstart", "_base_"))
 DETECTORS = [path for path in FILES if path.name.startswith("mask-rcnn")]
 SEGMENTORS = [path for path in FILES if path.name.startswith(("upernet", "unet"))]
-by_name = dict(ids=lambda path: path.stem)
 
 
 @functools.cache
@@ -72,13 +72,13 @@ def losses(path, digits, tmp_path, monkeypatch, steps):
     return found
 
 
-@pytest.mark.parametrize("path", DETECTORS, **by_name)
+@pytest.mark.parametrize("path", todays(DETECTORS, 3, lambda path: path.stem))
 def test_detectors_learn(path, digits, tmp_path, monkeypatch):
     found = losses(path, digits, tmp_path, monkeypatch, steps=8)
     assert min(found[-3:]) < 0.85 * found[0], found
 
 
-@pytest.mark.parametrize("path", SEGMENTORS, **by_name)
+@pytest.mark.parametrize("path", todays(SEGMENTORS, 3, lambda path: path.stem))
 def test_segmentors_learn(path, digits, tmp_path, monkeypatch):
     found = losses(path, digits, tmp_path, monkeypatch, steps=8)
     assert min(found[-3:]) < 0.85 * found[0], found
