@@ -38,7 +38,8 @@ def check_model(cfg: Config) -> Looked:
     try:
         model = _built(cfg)
     except Exception as error:  # whatever a constructor raises is said, not only what it means to say
-        words = explain(error) or f"model: {type(error).__name__}: {error}"
+        words = explain(error) or f"{type(error).__name__}: {error}"
+        words = f"{_entry_of(error, cfg.get('model'))}: {words.removeprefix('config: ')}"
         return Looked([*classes, " ".join(words.split())], [], None)
     finally:
         logger.setLevel(level)
@@ -58,6 +59,26 @@ def _built(cfg: Config) -> nn.Module:
         if "meta" not in str(error):
             raise
     return MODELS.build(without_weights(cfg.model)).eval().to("meta")
+
+
+def _entry_of(error: BaseException, model: Any) -> str:
+    """The entry of the part whose constructor raised `error`: the innermost that the config names."""
+    step, entry = error.__traceback__, "model"
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if step.tb_frame.f_code.co_name == "__init__" and owner is not None:
+            entry = next((key for key in _entries(model, type(owner).__name__, "model")), entry)
+        step = step.tb_next
+    return entry
+
+
+def _entries(config: Any, name: str, key: str) -> Iterator[str]:
+    """Keys of the parts of a type of that name."""
+    if isinstance(config, Mapping) and str(config.get("type")).split(".")[-1] == name:
+        yield key
+    parts = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
+    for part, child in parts:
+        yield from _entries(child, name, f"{key}.{part}")
 
 
 def _classes(cfg: Config) -> Iterator[str]:

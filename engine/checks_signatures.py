@@ -116,7 +116,7 @@ def _kwargs_read(constructor: Callable, rest: str) -> tuple[set[str], str | None
 def wrong_kind(value: Any, receiver: Callable, parameter: inspect.Parameter) -> str | None:
     """What was wanted in place of `value`, in words, where annotation or default say so plainly; or None."""
     given = _kind_of(value)
-    wanted = _kinds(_annotation(receiver, parameter)) or _kinds_of_default(parameter.default)
+    wanted = _kinds(_annotation(receiver, parameter)) or _kinds_of_default(parameter)
     if given is None or wanted is None or given in wanted:
         return None
     if given == "text" and wanted <= {"number", "bool", "none"}:
@@ -140,10 +140,14 @@ def _kind_of(value: Any) -> str | None:
     return "none" if value is None else None
 
 
-def _kinds_of_default(default: Any) -> set[str] | None:
-    if isinstance(default, bool):
+def _kinds_of_default(parameter: inspect.Parameter) -> set[str] | None:
+    """What the default says, or the name: `num_classes`."""
+    if isinstance(parameter.default, bool):
         return {"bool", "number"}
-    return {"number"} if isinstance(default, int | float) else None
+    if isinstance(parameter.default, int | float):
+        return {"number"}
+    counts = parameter.annotation is parameter.empty and parameter.name.startswith("num_")
+    return {"number", "bool", "none"} if counts else None
 
 
 def _kinds(annotation: Any) -> set[str] | None:

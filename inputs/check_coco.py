@@ -13,6 +13,7 @@ _FIELDS = dict(
     annotations=("id", "image_id", "category_id", "bbox", "area"),
     categories=("id", "name"),
 )
+CORNERS = 0.25  # the share of boxes out of their pictures from which on they are taken for corners
 
 
 def read_coco(place: Place, without_labels: bool = False) -> dict[str, list[dict]]:
@@ -58,6 +59,7 @@ def check_coco(data: Data, model: Mapping | None) -> Report:
     document = read_coco(place, test_mode)
     counts, notes = _match_categories(data, document, place)
     data.check_heads(model)
+    bare = _odd_boxes(document, place)
     if not sum(counts.values()) and not (test_mode and not document["annotations"]):
         raise InputError(
             f"{place.path}: none of its {len(document['annotations'])} annotations is left: none is of the classes of "
@@ -65,6 +67,7 @@ def check_coco(data: Data, model: Mapping | None) -> Report:
             f"correct the file, or set {place.keys}"
         )
     _need_masks(data, document, place)
+    notes += bare
     need_folder(folder, "picture folder")
     files = [os.path.join(folder.path, entry["file_name"]) for entry in document["images"]]
     if missing := absent(files):
@@ -113,6 +116,40 @@ def _match_categories(data: Data, document: dict, place: Place) -> tuple[dict[st
     if empty := [name for name, count in counts.items() if not count]:
         notes.append(f"classes without an object: {some(empty, 10)}")
     return counts, notes
+
+
+def _odd_boxes(document: dict, place: Place) -> list[str]:
+    """Notes on boxes that mmdet leaves out.
+
+    Raises:
+        InputError: annotations of categories or pictures that the file does not have; many boxes reach out of their
+            pictures, as corners do that are read as sizes.
+    """
+    sizes = {picture["id"]: (picture["width"], picture["height"]) for picture in document["images"]}
+    known = {category["id"] for category in document["categories"]}
+    for field, ids in (("category_id", known), ("image_id", sizes)):
+        if lost := [entry["id"] for entry in document["annotations"] if entry[field] not in ids]:
+            raise InputError(
+                f"{place.path}: {len(lost)} annotations (ids {some(lost)}) have a {field} that is not in the file's "
+                f"{'categories' if ids is known else 'images'}, and would be left out: correct them, or take "
+                "them out"
+            )
+    wide = [entry["id"] for entry in document["annotations"] if _reaches_out(entry, sizes[entry["image_id"]])]
+    if len(wide) > max(2, CORNERS * len(document["annotations"])):
+        raise InputError(
+            f"{place.path}: {len(wide)} of {len(document['annotations'])} boxes reach out of their pictures (ids "
+            f"{some(wide)}): COCO's bbox is [x, y, width, height], not two corners: write width and height"
+        )
+    bare = [entry["id"] for entry in document["annotations"] if not _has_box(entry, sizes[entry["image_id"]])]
+    return (
+        [f"annotations left out, with no area inside of their pictures: {len(bare)} (ids {some(bare)})"] if bare else []
+    )
+
+
+def _reaches_out(entry: Mapping, size: tuple[int, int]) -> bool:
+    """By more than a tenth of the picture: less is how objects at the border are often drawn."""
+    x, y, w, h = entry["bbox"]
+    return x < size[0] and y < size[1] and (x + w > 1.1 * size[0] or y + h > 1.1 * size[1])
 
 
 def _need_masks(data: Data, document: dict, place: Place) -> None:

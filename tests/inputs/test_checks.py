@@ -290,6 +290,8 @@ def test_a_choice_of_classes_is_in_order(small_digits):
 def test_nothing_left(root):
     path = annotations(root)
     rewrite(path, lambda content: [entry.update(category_id=77) for entry in content["annotations"]])
+    fails(coco(root), path, "have a category_id that is not in the file's categories", "correct them")
+    rewrite(path, lambda content: [entry.update(category_id=1, bbox=[5, 5, 0, 9]) for entry in content["annotations"]])
     fails(coco(root), path, "annotations is left", "is of the classes of train_dataloader.dataset.metainfo.classes")
     rewrite(
         path, lambda content: [entry.update(category_id=1, bbox=[500, 5, 9, 9]) for entry in content["annotations"]]
