@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on the config's test data: bestiary test CONFIG CHECKPOINT"""
 
 import argparse
+import copy
 import hashlib
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmengine.dist import is_main_process
 from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
+from bestiary.engine.configs import SHIPPED, base_dataset, load_config
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.metrics.coco import BACKENDS
 from bestiary.engine.results import print_table
@@ -32,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show-dir", metavar="FOLDER", help="draw the predictions into this folder")
     parser.add_argument(
         "--coco-backend", choices=BACKENDS, help="evaluate COCO's scores by faster-coco-eval, or by pycocotools"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="CONFIG",
+        help="take the data set and the metrics of another config, the pictures prepared as this config's; a path, or "
+        "imagenet_v2, imagenet_real",
     )
     parser.add_argument("--per-class", action="store_true", help="print the tables of scores by class and by size")
     parser.add_argument(
@@ -57,6 +65,8 @@ def test(args: argparse.Namespace) -> None:
     """
     cfg = read_config(args)
     need(cfg, args.config, "model", "test_dataloader", "test_evaluator", "test_cfg")
+    if args.data is not None:
+        take_data(cfg, args.data)
     rank, local_rank, _ = ranks(args.launcher)
     set_threads(args.launcher, args.threads)
     need_checkpoint(args.checkpoint)
@@ -79,6 +89,22 @@ def test(args: argparse.Namespace) -> None:
                     Console().print(table)
         print_table(hook_of(runner, "ResultsHook").scores, f"{args.checkpoint} on the test data")
         print(f"scores: {Path(cfg.work_dir) / 'metrics.json'}")
+
+
+def take_data(cfg: Config, name: str) -> None:
+    """Put another config's test data and metrics into `cfg`; how pictures are prepared and batched stays.
+
+    Raises:
+        InputError: there is no such config; it has no test data.
+    """
+    beside = f"_base_/datasets/{name.removesuffix('.py')}.py"
+    other = load_config(beside if "/" not in name and (SHIPPED / beside).is_file() else name)
+    need(other, name, "test_dataloader", "test_evaluator")
+    pipeline = base_dataset(cfg.test_dataloader.dataset).get("pipeline")
+    dataset = copy.deepcopy(other.test_dataloader.dataset)
+    if pipeline is not None:
+        base_dataset(dataset).pipeline = pipeline
+    cfg.test_dataloader.dataset, cfg.test_evaluator = dataset, copy.deepcopy(other.test_evaluator)
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:

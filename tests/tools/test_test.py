@@ -2,17 +2,21 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from bestiary.engine import loops, tta
+from bestiary.engine.configs import SHIPPED
 from bestiary.engine.saving import SavedPredictions
 from bestiary.errors import InputError
 from bestiary.heads.classifier import ImageClassifier
 from bestiary.inputs import ClassSample
+from bestiary.registry import MODELS
 from bestiary.tools import test as test_tool
 from bestiary.tools import train as train_tool
 
@@ -174,3 +178,56 @@ def test_classifiers_predictions_come_back(tmp_path):
     rows = parquet.read_table(path).to_pylist()
     assert [row["img_path"] for row in rows] == [f"a/{number}.jpg" for number in range(3)]
     assert rows[1]["pred_score"] == made[1].pred_score.tolist() and rows[2]["gt_label"] == 2
+
+
+def test_another_configs_data(tmp_path, capsys):
+    """A classifier on ImageNetV2's folders, whose numbers are the classes in another order than as text."""
+    classes = 12
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        (tmp_path / "v2" / str(label)).mkdir(parents=True)
+        Image.fromarray(rng.integers(256, size=(48, 40, 3), dtype=np.uint8)).save(tmp_path / f"v2/{label}/a.png")
+    pipeline = [dict(type="LoadPicture"), dict(type="TimmTransform", input_size=32), dict(type="PackImageInputs")]
+    arch = dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20))
+    model = dict(
+        type="ImageClassifier",
+        backbone=dict(type="PoolFormer", arch=arch, out_indices=(3,)),
+        head=dict(type="LinearHead", in_channels=20, num_classes=classes),
+    )
+    config = Config(
+        dict(
+            default_scope="bestiary",
+            custom_imports=dict(imports=["bestiary"]),
+            model=model,
+            test_dataloader=dict(
+                batch_size=5,
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                dataset=dict(type="ImageFolder", data_root="nowhere", pipeline=pipeline),
+            ),
+            test_evaluator=dict(type="CalibrationError"),
+            test_cfg=dict(type="TestLoop"),
+        )
+    )
+    config.dump(str(tmp_path / "config.py"))
+    network = MODELS.build(model)
+    with torch.no_grad():  # its answer is 3 for all pictures
+        network.head.fc.weight.zero_()
+        network.head.fc.bias.copy_(torch.nn.functional.one_hot(torch.tensor(3), classes))
+    torch.save(dict(state_dict=network.state_dict()), tmp_path / "weights.pth")
+    shipped = Config.fromfile(str(SHIPPED / "_base_/datasets/imagenet_v2.py"))
+    assert shipped.test_dataloader.dataset.classes == [str(number) for number in range(1000)]
+    shipped.test_dataloader.dataset.update(data_root=str(tmp_path / "v2"), classes=[str(n) for n in range(classes)])
+    shipped.test_evaluator.topk = (1,)
+    shipped.dump(str(tmp_path / "v2.py"))
+    argv = [str(tmp_path / "config.py"), str(tmp_path / "weights.pth"), "--data"]
+    found = scores([*argv, str(tmp_path / "v2.py")], tmp_path / "work", "--out", tmp_path / "out.pkl")
+    assert found == {"accuracy/top1": pytest.approx(1 / classes)}
+    samples = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(samples) == classes and samples[0]["img_shape"] == (32, 32)  # prepared as the config has it
+    for sample in samples:
+        assert int(sample["gt_label"]) == int(Path(sample["img_path"]).parent.name)
+    capsys.readouterr()
+    assert test_tool.main([*argv, "imagenet_v3"]) == 1
+    assert "imagenet_v3: no such config file" in capsys.readouterr().err
+    assert test_tool.main([*argv, "imagenet_real"]) == 1
+    assert "data/imagenet" in capsys.readouterr().err
