@@ -1,5 +1,6 @@
 """A config's model, built without memory for its weights and shown one picture: do its parts fit?"""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from .complexity import build_meta, without_weights
 from .fit import check_channels
 from .launch import explain
 
+BY_DEFINITION = ("neighborhood_attention", "bi_level_routing_attention")  # the scan's is a loop, its operator serves
 SIDE = 256  # of the picture, in pixels
 
 
@@ -132,7 +134,10 @@ def _picture_channels(model: nn.Module) -> int:
 def _shown(part: nn.Module, given: Any, notes: list[str]) -> list[Tensor] | None:
     """The maps that a part gives, or None where it is not a matter of maps, or computes what has no meta form."""
     try:
-        with torch.no_grad(), use_backend("reference"):
+        with contextlib.ExitStack() as stack:
+            for operator in BY_DEFINITION:
+                stack.enter_context(use_backend("reference", operator))
+            stack.enter_context(torch.no_grad())
             maps = part(given)
     except Exception as error:  # a picture of another size, an operator without a meta form: not a mistake yet
         first = str(error).splitlines()[0] if str(error) else ""

@@ -23,13 +23,14 @@ from bestiary.engine.first_step import GradientWatch, idle_words, need_finite
 from bestiary.engine.launch import explain, run_guarded
 from bestiary.errors import InputError
 from bestiary.tools.check_configs import batches
-from bestiary.tools.options import add_options, need, read_config
+from bestiary.tools.options import add_data_option, add_options, need, read_config
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, check, print; returns 1 if there are mistakes."""
     parser = argparse.ArgumentParser(prog="bestiary check", description=__doc__)
     add_options(parser, launcher=False)
+    add_data_option(parser)
     parser.add_argument("--no-data", action="store_true", help="look at the config alone; random pictures for the step")
     parser.add_argument("--no-step", action="store_true", help="leave the training step on the CPU out")
     parser.add_argument("--pictures", type=int, default=2, help="of the training data, for that step (2)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
+from bestiary.engine.auto_data import fit_to_data, name_data, wants_data
 from bestiary.engine.configs import load_config
 from bestiary.errors import InputError
 
@@ -52,6 +53,17 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, the paths of a person's own data."""
+    parser.add_argument(
+        "--data",
+        dest="own_data",
+        nargs="+",
+        metavar="PATH",
+        help="for a config of mydata/: ANNOTATIONS PICTURES, PICTURES LABELS, or PICTURES; then those to validate on",
+    )
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
@@ -62,7 +74,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """The config of `args`, with its options, launcher and work directory set.
 
     Raises:
-        InputError: the config is not there or does not parse; torchrun without `--launcher pytorch`.
+        InputError: the config is not there or does not parse; data that it is to fit are not there or damaged;
+            torchrun without `--launcher pytorch`.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if args.launcher == "none" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -70,6 +83,12 @@ def read_config(args: argparse.Namespace) -> Config:
             "started by torchrun, and --launcher is none: each process would train alone; add --launcher pytorch"
         )
     cfg = load_config(args.config, args.cfg_options)
+    if (paths := getattr(args, "own_data", None)) is not None:
+        name_data(cfg, paths)
+    if wants_data(cfg):
+        for note in fit_to_data(cfg):
+            print(note)
+        args.fitted = True
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

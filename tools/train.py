@@ -18,13 +18,14 @@ from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.tools.options import add_options, device_words, need, read_config
+from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bestiary train", description=__doc__)
     add_options(parser)
+    add_data_option(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -66,7 +67,14 @@ def train(args: argparse.Namespace) -> None:
     finally:
         hook_of(runner, "ProgressHook").close()
     if is_main_process():
-        report(args.config, cfg, hook_of(runner, "ResultsHook").scores, time.monotonic() - began)
+        # The config as it was fitted to the data is the one that knows their classes.
+        fitted = str(Path(cfg.work_dir) / Path(cfg.filename).name)
+        report(
+            fitted if getattr(args, "fitted", False) else args.config,
+            cfg,
+            hook_of(runner, "ResultsHook").scores,
+            time.monotonic() - began,
+        )
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:

@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(
     path
     for path in CONFIGS.glob("*/*.py")
-    if path.parent.name not in ("_base_", "quickstart", "ablations") and not path.stem.endswith("_digits")
+    if path.parent.name not in ("_base_", "quickstart", "ablations", "mydata") and not path.stem.endswith("_digits")
 )
 PARAMETERS, OPERATIONS = re.compile(r"([\d.]+) M parameters"), re.compile(r"([\d.]+) G multiply-adds")
 

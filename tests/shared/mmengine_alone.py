@@ -1,0 +1,76 @@
+"""What mmengine's Runner says to the bank's mistakes, without any check of ours."""
+
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from mistakes import Mistake, make
+
+SECONDS = 40  # a training of the bank takes a few
+NAMED, OTHER, SILENT, ENDLESS = "names the key or file", "another error", "trains in silence", "has no end"
+
+
+def outcome(mistake: Mistake, root: Path) -> tuple[str, str]:
+    """Train in a process of its own; how it ended, and the first line of the error."""
+    cfg = make(mistake, root)
+    report = root / "outcome.json"
+    if (child := os.fork()) == 0:
+        signal.alarm(SECONDS)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        text = None
+        try:
+            from mmengine.runner import Runner
+
+            Runner.from_cfg(cfg).train()
+        except BaseException as error:  # whatever it is, it is what is asked for
+            text = f"{type(error).__name__}: {error}"
+        report.write_text(json.dumps(text))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return (ENDLESS, "") if os.WTERMSIG(status) == signal.SIGALRM else (OTHER, "the process died")
+    text = json.loads(report.read_text())
+    if text is None:
+        return SILENT, ""
+    return (NAMED if any(name in text for name in _names(mistake)) else OTHER), text
+
+
+def _names(mistake: Mistake) -> set[str]:
+    """The key's last part and the file's name, as an error may have them."""
+    names = {mistake.names.rsplit("/", 1)[-1].rsplit("dataset.", 1)[-1]}
+    for key, value in mistake.options.items():
+        names.add(getattr(value, "to", key.rsplit(".", 1)[-1]))
+        if isinstance(value, dict):
+            names.update(value)
+    return {re.split(r"[.:]", name)[-1] if not name.endswith((".json", ".png", ".pth")) else name for name in names} - {
+        ""
+    }
+
+
+def main() -> None:
+    """Go through the bank and print a line each, and the counts."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import shutil
+
+    from mistakes_bank import BANK
+
+    data, counts = Path(sys.argv[1]), Counter()
+    part = slice(int(sys.argv[2]), None, int(sys.argv[3])) if len(sys.argv) > 3 else slice(None)
+    for mistake in BANK[part]:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("coco", "seg", "cls"):
+                shutil.copytree(data / name, Path(folder) / name)
+            how, text = outcome(mistake, Path(folder))
+        counts[how] += 1
+        print(f"{mistake.name}: {how}: {' '.join(text.split())[:160]}", flush=True)
+    print(dict(counts), flush=True)
+
+
+if __name__ == "__main__":
+    main()
