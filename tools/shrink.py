@@ -47,7 +47,8 @@ def shrink(cfg: Config) -> Config:
     if family.__name__ == "RandFormer":
         backbone.img_size = SQUARE
     widths = dict(zip(before, changes["dims"], strict=True))
-    for part in ("neck", "head", "decode_head", "auxiliary_head", "panoptic_head", "mask_head"):
+    heads = ("head", "decode_head", "auxiliary_head", "panoptic_head", "mask_head")
+    for part in ("neck",) if model.get("neck") else heads:  # behind a neck a head has the neck's channels
         for entry in _each(model.get(part)):
             if "in_channels" in entry:
                 entry.in_channels = _narrowed(entry.in_channels, widths)
