@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from shares import todays
 
 pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
@@ -37,7 +38,7 @@ def launch(kernel: str, side: int, dtype: torch.dtype, soft=False, masked=False,
 
 @pytest.mark.parametrize("side", [8, 4])
 @pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", todays(KERNELS, 3))
 def test_main_kernels_do_not_spill(kernel, architecture, side, tmp_path, record_property, monkeypatch):
     code = check(launch(kernel, side, bf16), architecture, tmp_path, record_property, monkeypatch)
     assert re.search(r"\bHG?MMA\b", code)  # on tensor cores
@@ -62,7 +63,7 @@ def test_other_kernels_hardly_spill(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", todays(KERNELS, 3))
 def test_main_kernels_compile_for_amd(kernel, tmp_path, monkeypatch):
     """MI300."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

@@ -188,8 +188,13 @@ def judge(backend: str, case: Case, dtype: torch.dtype, device: str, dense) -> N
             assert error <= bound, f"{name}: error {error:.3g}, plain PyTorch's {usual:.3g}, allowed {bound:.3g}"
 
 
+MANY = [(torch.float32, 700), (torch.bfloat16, 350), (torch.float16, 250)]
+
+
 @pytest.mark.parametrize(
-    ("dtype", "count"), [(torch.float32, 700), (torch.bfloat16, 350), (torch.float16, 250)], ids=str
+    ("dtype", "count"),
+    [(dtype, count // 3) for dtype, count in MANY] + [pytest.param(*case, marks=pytest.mark.slow) for case in MANY],
+    ids=str,
 )
 @pytest.mark.parametrize("backend", EVERYWHERE)
 def test_random_calls(backend, dtype, count, dense, poisoned):

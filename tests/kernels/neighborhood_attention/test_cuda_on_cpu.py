@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shares import todays
 
 from bestiary.kernels.neighborhood_attention import cuda
 from bestiary.kernels.neighborhood_attention.windows import Window
@@ -59,7 +60,7 @@ def check(harness, dense, tensors, window_and_scale):
 
 
 @pytest.mark.parametrize("dtype", NAMES, ids=NAMES.get)
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", todays(range(4), 4))
 def test_random_calls(emulated, dense, dtype, part):
     for seed in range(10 * part, 10 * part + 10):
         check(emulated, dense, *emulated.random_case(seed, dtype))

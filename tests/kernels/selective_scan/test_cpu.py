@@ -150,8 +150,13 @@ def judge(case: Case, dtype: torch.dtype) -> None:
             assert error <= bound, f"{name}: error {error:.3g}, allowed {bound:.3g}"
 
 
+MANY = [(torch.float32, 300), (torch.bfloat16, 100), (torch.float16, 100)]
+
+
 @pytest.mark.parametrize(
-    ("dtype", "count"), [(torch.float32, 300), (torch.bfloat16, 100), (torch.float16, 100)], ids=str
+    ("dtype", "count"),
+    [(dtype, count // 3) for dtype, count in MANY] + [pytest.param(*case, marks=pytest.mark.slow) for case in MANY],
+    ids=str,
 )
 def test_random_calls(dtype, count, poisoned):
     @settings(
