@@ -34,6 +34,7 @@ RECIPES = {
     "mobilenet_v2/*_in1k": ("SGD", 0.045, 96, 400),
     "dinat/*large*_in22k-pre_in1k*": ("AdamW", 5e-5, 512, 30),
     "*_1x_coco": ("AdamW", 1e-4, 16, 12),
+    "poolformer/*_1x_lvis-v1": ("AdamW", 2e-4, 16, 12),
     "*_3x_coco": ("AdamW", 1e-4, 16, 36),
     "*/cascade-mask-rcnn_dinat-*base_*": ("AdamW", 7.5e-5, 16, 36),
     "*/cascade-mask-rcnn_dinat-large_*": ("AdamW", 7.5e-5, 16, 36),
