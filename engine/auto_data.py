@@ -21,6 +21,7 @@ ENTRIES = {  # kind: the entries that name the data, in the order in which the c
     "regions": ("pictures", "labels"),
     "folders": ("pictures",),
 }
+HELD_OUT = 5  # every fifth sample, or of fewer the last
 STEP = 32  # pixels; sides of pictures are multiples
 RATIO_LIMIT = 4.0  # anchors of height : width up to 2 match boxes up to here at an IoU of 0.5
 
@@ -123,8 +124,15 @@ def _set_data(cfg: Config, kind: str, found: Objects | Regions | Folders) -> Non
         else:
             data.update(data_prefix=paths["pictures"], classes=list(found.classes))
         if not apart:
+            if found.count < 2:
+                raise InputError(
+                    f"{paths['pictures']}: one picture cannot be held out; give validation data by val_pictures"
+                )
             cfg[f"{split}_dataloader"].dataset = dict(
-                type="bestiary.HeldOut", dataset=data.to_dict(), held_out=split != "train"
+                type="bestiary.HeldOut",
+                dataset=data.to_dict(),
+                every=min(HELD_OUT, found.count),
+                held_out=split != "train",
             )
 
 

@@ -28,17 +28,23 @@ class Checked:
     model: nn.Module | None = None  # on the meta device
 
 
-def check_config(cfg: Config, splits: Sequence[str] = ("train", "val", "test"), with_data: bool = True) -> Checked:
+def check_config(
+    cfg: Config,
+    splits: Sequence[str] = ("train", "val", "test"),
+    with_data: bool = True,
+    shortened: bool = False,
+) -> Checked:
     """Look for every mistake in a config that can be seen without training.
 
     Args:
         cfg: as `load_config` gives it.
         splits: whose data are looked into.
         with_data: look for the files that the config names, weights and data.
+        shortened: see `check_schedule`.
     """
     found = Checked()
     keys = check_keys(cfg)
-    found.mistakes += [*keys, *check_schedule(cfg), *check_pipelines(cfg)]
+    found.mistakes += [*keys, *check_schedule(cfg, shortened), *check_pipelines(cfg)]
     checks = [check_class_weights, *([check_weights] if with_data else [])]
     for check in checks:
         try:
@@ -61,13 +67,13 @@ def check_config(cfg: Config, splits: Sequence[str] = ("train", "val", "test"), 
     return found
 
 
-def refuse_mistakes(cfg: Config, splits: Sequence[str]) -> Checked:
+def refuse_mistakes(cfg: Config, splits: Sequence[str], shortened: bool = False) -> Checked:
     """As `check_config`, and an error that lists what was found.
 
     Raises:
         InputError: there are mistakes; each has a line.
     """
-    found = check_config(cfg, splits)
+    found = check_config(cfg, splits, shortened=shortened)
     if len(found.mistakes) == 1:
         raise InputError(found.mistakes[0])
     if found.mistakes:

@@ -8,15 +8,22 @@ from mmengine.config import Config
 
 from .checks_keys import near, registered
 
+BEYOND = "beyond the training's"
 _COCO_ITEMS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _AREAS = {"mIoU": ("aAcc", "mIoU", "mAcc"), "mDice": ("aAcc", "mDice", "mAcc")} | {
     "mFscore": ("aAcc", "mFscore", "mPrecision", "mRecall")
 }
 
 
-def check_schedule(cfg: Config) -> list[str]:
-    """Mistakes in loops, schedules, hooks and optimizer of a config, each in a line that names the key."""
-    return [*_lengths(cfg), *_schedulers(cfg), *_optimizer(cfg), *_checkpoints(cfg), *_watched(cfg)]
+def check_schedule(cfg: Config, shortened: bool = False) -> list[str]:
+    """Mistakes in loops, schedules, hooks and optimizer of a config, each in a line that names the key.
+
+    Args:
+        cfg: the config.
+        shortened: the length was set for a trial, by the command line: what lies beyond it is no mistake.
+    """
+    found = [*_lengths(cfg), *_schedulers(cfg), *_optimizer(cfg), *_checkpoints(cfg), *_watched(cfg)]
+    return [mistake for mistake in found if not (shortened and BEYOND in mistake)]
 
 
 def length_of(cfg: Mapping) -> tuple[int | None, bool]:
@@ -51,12 +58,12 @@ def _lengths(cfg: Config) -> Iterator[str]:
             yield f"train_cfg.val_interval: {every}; set it to 1 or more"
         elif every > length + 1:  # one more than the last is how configs say: never
             yield (
-                f"train_cfg.val_interval: {every} is beyond train_cfg.{name}={length}: it would never be evaluated; "
+                f"train_cfg.val_interval: {every} is {BEYOND} {name}={length}: it would never be evaluated; "
                 f"set train_cfg.val_interval={length} or less"
             )
     begin = loop.get("val_begin", 1)
     if isinstance(begin, int) and there == parts and begin > length + 1 > 1:
-        yield f"train_cfg.val_begin: {begin} is beyond train_cfg.{name}={length}: set it to {length} or less"
+        yield f"train_cfg.val_begin: {begin} is {BEYOND} {name}={length}: set it to {length} or less"
 
 
 def _schedulers(cfg: Config) -> Iterator[str]:
@@ -81,16 +88,16 @@ def _schedulers(cfg: Config) -> Iterator[str]:
         if limit is None or limit < 1:
             continue
         if isinstance(begin, int) and begin >= limit:
-            yield f"{key}.begin: {begin}, and the training has {limit} {unit}: it would never act; set {key}.begin"
+            yield f"{key}.begin: {begin} is {BEYOND} {limit} {unit}: it would never act; set {key}.begin"
         elif isinstance(end, int) and end > limit:
-            yield f"{key}.end: {end} is beyond the training's {limit} {unit}; set {key}.end={limit}"
+            yield f"{key}.end: {end} is {BEYOND} {limit} {unit}; set {key}.end={limit}"
         for name in ("T_max", "total_iters"):
             if isinstance(step.get(name), int) and step[name] > limit and "end" not in step:
-                yield f"{key}.{name}: {step[name]} is beyond the training's {limit} {unit}; set {key}.{name}={limit}"
+                yield f"{key}.{name}: {step[name]} is {BEYOND} {limit} {unit}; set {key}.{name}={limit}"
         late = [at for at in step.get("milestones") or () if isinstance(at, int) and at >= limit]
         if late:
             yield (
-                f"{key}.milestones: {late} lie beyond the training's {limit} {unit}: they would never be reached; "
+                f"{key}.milestones: {late} lie {BEYOND} {limit} {unit}: they would never be reached; "
                 f"set {key}.milestones to numbers below {limit}"
             )
 

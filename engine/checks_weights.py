@@ -23,6 +23,13 @@ class Loaded(NamedTuple):
     stages: dict[str, tuple[int, int]]
 
 
+def words_of(loaded: Loaded) -> str:
+    """How many keys are loaded, and those stages that get less than all of theirs, in a line."""
+    here, there = (sum(counts[i] for counts in loaded.stages.values()) for i in (0, 1))
+    short = [f"{stage} {some} of {every}" for stage, (some, every) in loaded.stages.items() if some < every]
+    return f"{loaded.key}: {here} of {there} keys from {loaded.source}{': ' * bool(short)}{', '.join(short)}"
+
+
 def look_at_weights(
     model_cfg: Mapping, model: nn.Module, least: float = LEAST
 ) -> tuple[list[Loaded], list[str], list[str]]:

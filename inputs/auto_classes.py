@@ -26,6 +26,7 @@ class Objects(NamedTuple):
     boxes: np.ndarray  # (N, 2), width and height
     pictures: np.ndarray  # (N, 2), width and height of each box's picture
     longest: int  # side of any picture
+    count: int  # of the pictures
 
 
 def objects_of(annotations: str, keys: str) -> Objects:
@@ -57,16 +58,18 @@ def objects_of(annotations: str, keys: str) -> Objects:
         boxes=np.array([entry["bbox"][2:] for entry in kept], dtype=np.float64),
         pictures=np.array([sizes[entry["image_id"]] for entry in kept], dtype=np.float64),
         longest=max(max(size) for size in sizes.values()),
+        count=len(sizes),
     )
 
 
 class Regions(NamedTuple):
-    """Of label images: class names, endings of the files, the longest side of a picture, whether 255 occurs."""
+    """Of label images: class names, endings of the files, the longest side of a picture, number of pictures."""
 
     classes: tuple[str, ...]
     picture_suffix: str
     label_suffix: str
     longest: int
+    count: int
 
 
 def regions_of(pictures: str, labels: str, names: str | Sequence[str] | None, keys: tuple[str, str]) -> Regions:
@@ -107,7 +110,7 @@ def regions_of(pictures: str, labels: str, names: str | Sequence[str] | None, ke
             f"{labels}: has the label {largest}; the {len(classes)} class names are for 0 to {len(classes) - 1}: "
             "add names, or correct the label images"
         )
-    return Regions(classes, picture_suffix, label_suffix, max(longest_side(partners), 1))
+    return Regions(classes, picture_suffix, label_suffix, longest_side(partners), len(files))
 
 
 def _suffix(folder: str) -> str:
@@ -132,10 +135,11 @@ def longest_side(paths: Sequence[str | Path], limit: int = 1000) -> int:
 
 
 class Folders(NamedTuple):
-    """Of class folders: names, sorted as text, and the longest side of a picture."""
+    """Of class folders: names, sorted as text, the longest side of a picture, and number of pictures."""
 
     classes: tuple[str, ...]
     longest: int
+    count: int
 
 
 def folders_of(pictures: str, keys: str) -> Folders:
@@ -148,4 +152,4 @@ def folders_of(pictures: str, keys: str) -> Folders:
     files = [path for name in class_folders(pictures) for path in pictures_of(os.path.join(pictures, name))]
     if not files:
         raise InputError(f"{pictures}: no pictures in its class folders; looked for {', '.join(SUFFIXES)}")
-    return Folders(tuple(class_folders(pictures)), longest_side(files))
+    return Folders(tuple(class_folders(pictures)), longest_side(files), len(files))

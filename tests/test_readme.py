@@ -29,6 +29,7 @@ def commands() -> list[list[str]]:
 SMALL = {
     "ablate": ["--mixers", "identity"],
     "benchmark": ["--seconds", "0.5"],
+    "check": ["--pictures", "1", "--cfg-options", "model.backbone.init_cfg=None"],
     "data": ["--train", "2", "--val", "2", "--copies", "1"],
     "train": [
         "--cfg-options",
@@ -42,12 +43,18 @@ SMALL = {
 }
 
 
+# ImageNet's weights would be fetched, and are a network of 12 M parameters.
+OWN = ["model.backbone.init_cfg=None", "train_dataloader.batch_size=1"]
+
+
 def test_the_commands_of_a_first_hour(tmp_path):
     places = {
         "CONFIG": CLASSIFIER,
         "CHECKPOINT": "work_dirs/quickstart/classifier/epoch_1.pth",
         "PICTURES": "data/digits/imagenet/val/3",
         "FOLDER": "predicted",
+        "ANNOTATIONS": "data/digits/coco/annotations/instances_val2017.json",
+        "IMAGES": "data/digits/coco/val2017",
     }
     ran = []
     for command in commands():
@@ -55,10 +62,12 @@ def test_the_commands_of_a_first_hour(tmp_path):
             continue
         name, rest = command[1], [places.get(word, word) for word in command[2:]]
         words = [sys.executable, "-m", "bestiary.tools.cli", name, *rest, *SMALL.get(name, [])]
+        if name == "train" and "--data" in command:
+            words += OWN
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
         ran.append(name)
-    assert ran == ["list", "data", "train", "test", "infer", "ablate", "benchmark", "benchmark"]
+    assert ran == ["list", "data", "train", "test", "infer", "check", "train", "ablate", "benchmark", "benchmark"]
     assert (tmp_path / "predicted/sheet.png").is_file() and (tmp_path / "predicted/predictions.json").is_file()
 
 

@@ -23,7 +23,7 @@ from bestiary.engine.first_step import GradientWatch, idle_words, need_finite
 from bestiary.engine.launch import explain, run_guarded
 from bestiary.errors import InputError
 from bestiary.tools.check_configs import batches
-from bestiary.tools.options import add_data_option, add_options, need, read_config
+from bestiary.tools.options import add_data_option, add_options, need, read_config, shortened
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def check(args: argparse.Namespace) -> list[str]:
     cfg = read_config(args)
     need(cfg, args.config, "model")
     init_default_scope(cfg.get("default_scope") or "mmengine")
-    found = check_config(cfg, with_data=not args.no_data)
+    found = check_config(cfg, with_data=not args.no_data, shortened=shortened(args))
     step = ""
     if not found.mistakes and not args.no_step and cfg.get("train_dataloader") is not None:
         try:

@@ -97,6 +97,11 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def shortened(args: argparse.Namespace) -> bool:
+    """Whether the command line sets the training's length, for a trial."""
+    return any(key in (args.cfg_options or {}) for key in ("train_cfg.max_epochs", "train_cfg.max_iters"))
+
+
 def need(cfg: Config, config: str, *entries: str) -> None:
     """Ask that the config has each of `entries`.
 

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.checks import refuse_mistakes
+from bestiary.engine.checks_weights import words_of
 from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config
+from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config, shortened
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +55,10 @@ def train(args: argparse.Namespace) -> None:
     threads = set_threads(args.launcher, args.threads)
     notes = change(cfg, args)
     if local_rank == 0:
-        refuse_mistakes(cfg, ["train"] if cfg.get("val_dataloader") is None else ["train", "val"])
+        found = refuse_mistakes(
+            cfg, ["train"] if cfg.get("val_dataloader") is None else ["train", "val"], shortened(args)
+        )
+        notes += [words_of(loaded) for loaded in found.weights]
     if rank == 0:
         print(f"train {args.config}: {device_words()}, {threads} CPU threads a process; into {cfg.work_dir}")
         for note in notes:

@@ -42,15 +42,17 @@ def outcome(mistake: Mistake, root: Path) -> tuple[str, str]:
 
 
 def _names(mistake: Mistake) -> set[str]:
-    """The key's last part and the file's name, as an error may have them."""
+    """The key's last part, a name that was given there, and the file's name: what an error would have to have."""
     names = {mistake.names.rsplit("/", 1)[-1].rsplit("dataset.", 1)[-1]}
     for key, value in mistake.options.items():
         names.add(getattr(value, "to", key.rsplit(".", 1)[-1]))
         if isinstance(value, dict):
             names.update(value)
-    return {re.split(r"[.:]", name)[-1] if not name.endswith((".json", ".png", ".pth")) else name for name in names} - {
-        ""
-    }
+        if isinstance(value, str) and "ROOT" not in value:
+            names.add(value)
+    files = (".json", ".png", ".pth")
+    parts = {name if name.endswith(files) else re.split(r"[.:]", name)[-1] for name in names}
+    return {part for part in parts if part}
 
 
 def main() -> None:

@@ -213,7 +213,7 @@ def test_as_a_file_with_and_without_debug(tmp_path):
 def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monkeypatch):
     asked = []
 
-    def refuse(cfg, splits):
+    def refuse(cfg, splits, *_):
         asked.append(list(splits))
         raise InputError(f"{cfg.train_dataloader.dataset.data_root}: no such folder; make it")
 
