@@ -73,7 +73,7 @@ def by_stage(module: nn.Module, names: set[str]) -> dict[str, tuple[int, int]]:
     here, there = Counter(), Counter()
     for name in module.state_dict():
         parts = name.split(".")
-        stage = ".".join(parts[: 2 if len(parts) > 2 and parts[1].isdigit() else 1])
+        stage = ".".join(parts[: 2 if parts[0] == "stages" else 1])
         there[stage] += 1
         here[stage] += name in names
     return {stage: (here[stage], count) for stage, count in there.items()}

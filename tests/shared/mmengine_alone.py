@@ -1,8 +1,13 @@
-"""What mmengine's Runner says to the bank's mistakes, without any check of ours."""
+"""What mmengine's Runner says to the bank's mistakes, without any check of ours: mmengine_alone.py DATA [I N]
 
+DATA has the folders coco, seg and cls that the tools' tests make; of N parts of the bank the I-th is tried.
+"""
+
+import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -57,10 +62,12 @@ def _names(mistake: Mistake) -> set[str]:
 
 def main() -> None:
     """Go through the bank and print a line each, and the counts."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import shutil
-
     from mistakes_bank import BANK
+
+    import bestiary  # noqa: F401  (or mmdet and mmseg would not be imported at all)
+
+    for package in ("mmdet", "mmseg"):  # once, not in every child
+        importlib.import_module(f"{package}.models"), importlib.import_module(f"{package}.datasets")
 
     data, counts = Path(sys.argv[1]), Counter()
     part = slice(int(sys.argv[2]), None, int(sys.argv[3])) if len(sys.argv) > 3 else slice(None)

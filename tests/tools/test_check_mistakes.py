@@ -1,8 +1,12 @@
 """The bank of mistakes: each is reported in one line that names the key or the file, and the fix."""
 
+import ast
 import copy
 import shutil
+import subprocess
+import sys
 
+import mmengine_alone
 import pytest
 from mistakes import load, make
 from mistakes_bank import BANK
@@ -43,3 +47,15 @@ def test_is_reported(mistake, root):
 
 def test_there_are_sixty():
     assert len({mistake.name for mistake in BANK}) == len(BANK) >= 60
+
+
+@pytest.mark.slow
+def test_mmengine_alone_is_silent_on_many(tiny):
+    """The card's figures, to a few: which of the mistakes a training without the checks runs through."""
+    words = [sys.executable, mmengine_alone.__file__, str(tiny)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert sum(counts.values()) == len(BANK)
+    assert counts[mmengine_alone.SILENT] + counts[mmengine_alone.ENDLESS] > 35, done.stdout
+    assert counts[mmengine_alone.NAMED] < 60, done.stdout
