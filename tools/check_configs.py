@@ -1,7 +1,8 @@
 """Try configs without their data: build each one small, one training step, one prediction.
 
 tools/check_configs.py --all, or names, paths and folders of configs: the model of each is made small by its own options
-(`shrink`), and given random pictures with boxes, masks and labels as its pipelines ask for them.
+(`shrink`), and given random pictures with boxes, masks and labels as its pipelines ask for them. --upstream tries the
+configs that mmdet and mmseg ship instead, one a family, with their own backbones and with ours.
 """
 
 import argparse
@@ -31,16 +32,23 @@ from bestiary.tools.synthetic import (
     keep_a_few_unsure,
     segmentation_batch,
 )
+from bestiary.tools.upstream import chosen_cases, sweep
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, try, print the table; returns 1 if a config failed."""
     parser = argparse.ArgumentParser(prog="bestiary check_configs", description=__doc__.split("\n\n")[0])
-    parser.add_argument("configs", nargs="*", help="names, paths or folders of configs")
+    parser.add_argument(
+        "configs", nargs="*", help="names, paths or folders; with --upstream families, as 'mmdet/[a-c]*'"
+    )
     parser.add_argument("--all", action="store_true", help="every config that ships")
+    parser.add_argument("--upstream", action="store_true", help="mmdet's and mmseg's own, one or two a family")
     parser.add_argument("--debug", action="store_true", help="show the traceback of every failure")
     args = parser.parse_args(argv)
+    MMLogger.get_current_instance().setLevel("WARNING")  # or every parameter's initial values are told
     try:
+        if args.upstream:
+            return sweep(chosen_cases(args.configs), args.debug)
         names = chosen(args.configs, args.all)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,7 +56,6 @@ def main(argv: list[str] | None = None) -> int:
     table = Table(title="configs, each a training step and a prediction")
     for heading in ("config", "seconds", "loss", "result"):
         table.add_column(heading, justify="left" if heading in ("config", "result") else "right")
-    MMLogger.get_current_instance().setLevel("WARNING")  # or every parameter's initial values are told
     failed = 0
     for name in names:
         began = time.monotonic()
