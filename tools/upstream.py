@@ -50,10 +50,11 @@ NOT_PLAIN = {  # families that take no other backbone, and why
     "mmseg/dpt": "the head takes a transformer's class tokens",
     "mmseg/mobilenet_v3": "the head pools maps of stride 8 by 49 x 49",
     "mmseg/pidnet": PARTS,
+    "mmseg/setr": "the head adds four maps of one size",
     "mmseg/unet": "the head takes a decoder's five maps",
     "mmseg/san": "CLIP's own picture and text encoders are the model",
 }
-MAYBE_EMPTY = "mmdet/centripetalnet"  # corners of an untrained network belong to no others
+MAYBE_EMPTY = "mmdet/centripetalnet", "mmdet/cornernet"  # corners of an untrained network belong to no others
 
 
 class Case(NamedTuple):
@@ -256,7 +257,7 @@ def _try(case: Case, cfg: Config) -> nn.Module:
         results = model(**one, mode="predict")
     if len(results) != 1:
         raise InputError(f"{len(results)} predictions for one picture")
-    for problem in problems(results[0], case.sizes[0], empty=case.family == MAYBE_EMPTY):
+    for problem in problems(results[0], case.sizes[0], empty=case.family in MAYBE_EMPTY):
         raise InputError(f"prediction: {problem}")
     return model
 
@@ -286,6 +287,7 @@ def settle(model: nn.Module, batch: dict[str, list]) -> None:
     for layer in layers:
         layer.train()
         layer.momentum = 1.0  # of a training step, too
+        layer.eps = layer.eps or 1e-5  # 0 in NAS-FCOS, which torch refuses in training
     if not all(modes):
         with torch.no_grad():
             model.extract_feat(model.data_preprocessor(batch, training=True)["inputs"])
