@@ -106,6 +106,9 @@ def prediction_of(sample: BaseDataElement, score_thr: float = 0.0, top_k: int = 
     if "pred_sem_seg" in sample:
         return Segmentation(sample.pred_sem_seg.data.cpu().numpy()[0].astype(np.int64))
     if "pred_score" in sample:
+        if "pred_labels" in sample:
+            labels = sample.pred_labels.cpu()
+            return Classification(labels.numpy(), sample.pred_score.cpu()[labels].numpy())
         best = sample.pred_score.cpu().topk(min(top_k, len(sample.pred_score)))
         return Classification(best.indices.numpy(), best.values.numpy())
     has = ", ".join(key for key in sample.all_keys() if key.startswith("pred")) or "nothing"

@@ -81,7 +81,7 @@ class SavedPredictions:
             sample.set_data({"pred_sem_seg": PixelData(data=torch.from_numpy(labels.astype(np.int64))[None])})
         elif "pred_score" in record:
             score = torch.tensor(record["pred_score"], dtype=torch.float32)
-            sample.set_pred_score(score).set_pred_label(record["pred_label"])
+            sample.set_prediction(score, record.get("threshold"))
         else:
             found = InstanceData()
             for field in FIELDS:
@@ -114,6 +114,10 @@ class SavedPredictions:
             record = {"img_path": sample.get("img_path"), "pred_label": int(sample.pred_label)}
             if "gt_label" in sample:
                 record["gt_label"] = int(sample.gt_label)
+            if "gt_score" in sample:
+                record["gt_labels"] = torch.nonzero(sample.gt_score >= 0.5).flatten().tolist()
+            if "pred_labels" in sample:
+                record |= {"pred_labels": sample.pred_labels.tolist(), "threshold": sample.get("threshold")}
             return record | {"pred_score": sample.pred_score.float().cpu().tolist()}
         if "pred_instances" not in sample:
             raise InputError("--save-predictions: the model predicts neither objects, label maps nor classes")

@@ -40,7 +40,7 @@ class ClassifierTTA(BaseTTAModel):
         merged = []
         for views in data_samples_list:
             score = torch.stack([view.pred_score for view in views]).mean(0)
-            merged.append(views[0].set_pred_score(score).set_pred_label(score.argmax()))
+            merged.append(views[0].set_prediction(score, views[0].get("threshold")))
         return merged
 
 

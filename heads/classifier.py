@@ -31,7 +31,9 @@ class ImageClassifier(BaseModel):
         data_preprocessor: mmengine's; by default ImageNet's mean and standard deviation of RGB pictures of 0..255.
 
     `forward(inputs, data_samples, mode)` has mmengine's three modes: `tensor` gives logits (B, num_classes); `loss` a
-    dict of losses; `predict` the samples with `pred_score` (num_classes,), probabilities, and `pred_label` (1,).
+    dict of losses; `predict` the samples with `pred_score` (num_classes,), probabilities, and `pred_label` (1,), with a
+    head of several labels `pred_labels`, too. Targets are the samples' `gt_label`, or `gt_score` (num_classes,) where
+    they have one: several labels, or soft ones.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class ImageClassifier(BaseModel):
         super().__init__(data_preprocessor or dict(IMAGENET_PREPROCESSOR), init_cfg)
         self.backbone, self.head = _build(backbone), _build(head)
         self.neck = None if neck is None else _build(neck)
+        if mixup is not None and self.head.multi_label:
+            raise ValueError("ImageClassifier: mixup is for one class a picture; leave it out with multi_label=True")
         self.mixup = None if mixup is None else Mixup(**{**mixup, "num_classes": self.head.num_classes})
 
     def forward(
@@ -66,6 +70,10 @@ class ImageClassifier(BaseModel):
 
     def loss(self, inputs: Tensor, data_samples: Sequence[ClassSample]) -> dict[str, Tensor]:
         """Losses of a batch; mixup and cutmix, if any, are applied to it first."""
+        if "gt_score" in data_samples[0]:
+            if self.mixup is not None:
+                raise InputError("the samples have soft or several labels (gt_score): set model.mixup=None")
+            return self.head.loss(self.logits(inputs), self._several(data_samples).to(inputs.device))
         target = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
         # F.cross_entropy would fail with an index error deep in a kernel, on a GPU without naming the picture.
         wrong = (target < 0) | (target >= self.head.num_classes)
@@ -81,11 +89,22 @@ class ImageClassifier(BaseModel):
 
     def predict(self, inputs: Tensor, data_samples: Sequence[ClassSample] | None = None) -> list[ClassSample]:
         """The samples (new ones if there are none) with `pred_score` and `pred_label`."""
-        scores = self.logits(inputs).float().softmax(dim=-1)
+        scores = self.head.probabilities(self.logits(inputs))
+        threshold = self.head.threshold if self.head.multi_label else None
         samples = [ClassSample() for _ in scores] if data_samples is None else list(data_samples)
         for sample, score in zip(samples, scores, strict=True):
-            sample.set_pred_score(score).set_pred_label(score.argmax())
+            sample.set_prediction(score, threshold)
         return samples
+
+    def _several(self, data_samples: Sequence[ClassSample]) -> Tensor:
+        """(B, num_classes) targets of pictures with any number of classes, or with soft ones."""
+        for sample in data_samples:
+            if len(sample.gt_score) != self.head.num_classes:
+                raise InputError(
+                    f"{sample.get('img_path')}: has {len(sample.gt_score)} targets, a class each, but the head has "
+                    f"{self.head.num_classes} classes: set model.head.num_classes"
+                )
+        return torch.stack([sample.gt_score for sample in data_samples])
 
     def _mix(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # timm mixes a picture with its counterpart from the batch's other end, so it takes even batches; the odd

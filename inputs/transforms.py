@@ -181,7 +181,9 @@ class PackImageInputs:
         if "img_shape" in self.meta_keys:
             meta["img_shape"] = tuple(inputs.shape[-2:])
         sample = ClassSample(metainfo=meta)
-        if "gt_label" in results:
+        if "gt_score" in results:  # several classes, or soft ones
+            sample.set_gt_score(torch.as_tensor(results["gt_score"]))
+        elif "gt_label" in results:
             sample.set_gt_label(results["gt_label"])
         return dict(inputs=inputs, data_samples=sample)
 

@@ -2,6 +2,7 @@
 
 from .classification import CalibrationError, ClassAccuracy, RealAccuracy, TopkAccuracy
 from .coco import CocoMetric, LvisMetric
+from .multi_label import MultiLabelScores
 from .segmentation import StreamingIoU
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "ClassAccuracy",
     "CocoMetric",
     "LvisMetric",
+    "MultiLabelScores",
     "RealAccuracy",
     "StreamingIoU",
     "TopkAccuracy",
