@@ -329,8 +329,8 @@ def problems(sample: Any, size: tuple[int, int], empty: bool = False) -> Iterato
             yield f"boxes of shape {tuple(found.bboxes.shape)}, or not finite"
         if found.scores.shape != (len(found),) or not torch.isfinite(found.scores).all():
             yield f"scores of shape {tuple(found.scores.shape)}, or not finite"
-        if found.labels.dtype != torch.int64 or (found.labels < 0).any():
-            yield f"labels of {found.labels.dtype}, or below 0"
+        if (found.labels < 0).any() or (found.labels != found.labels.round()).any():  # CrowdDet's are floats
+            yield "labels that are no whole numbers, or below 0"
         if "masks" in found and (found.masks.shape != (len(found), *size) or found.masks.dtype != torch.bool):
             yield f"masks of shape {tuple(found.masks.shape)}, {found.masks.dtype}"
     elif "pred_depth_map" in sample:

@@ -140,7 +140,7 @@ def boxes(count, **changes):
 def test_what_is_wrong_with_a_prediction():
     assert list(problems(boxes(3), (9, 11))) == []
     assert list(problems(boxes(0), (9, 11))) == ["no boxes"] and not list(problems(boxes(0), (9, 11), empty=True))
-    bad = dict(bboxes=torch.full((3, 4), torch.nan), scores=torch.full((3,), torch.inf), labels=torch.zeros(3))
+    bad = dict(bboxes=torch.full((3, 4), torch.nan), scores=torch.full((3,), torch.inf), labels=torch.full((3,), -1))
     for field, value in bad.items():
         assert len(list(problems(boxes(3, **{field: value}), (9, 11)))) == 1, field
     assert next(problems(boxes(3), (9, 12))).startswith("masks of shape (3, 9, 11)")
