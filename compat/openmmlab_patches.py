@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from .imports import after_import, target
+from .imports import after_import, replace, target
 
 
 def quiet_warnings() -> None:
@@ -86,7 +86,19 @@ def paste_masks_of_boxes_outside(module: ModuleType) -> None:
             )
         return paste(masks, boxes, img_h, img_w, skip_empty)
 
-    module._do_paste_mask = _do_paste_mask
+    replace(module, "_do_paste_mask", _do_paste_mask)
+
+
+@after_import("mmdet.models.utils.gaussian_target")
+def heatmaps_of_any_layout(module: ModuleType) -> None:
+    """As DMNet's: CenterNet's and CornerNet's peaks of heatmaps that have channels last in memory."""
+    topk = target(module, "get_topk_from_heatmap")
+
+    @functools.wraps(topk)
+    def get_topk_from_heatmap(scores, k=20):
+        return topk(scores.contiguous(), k)
+
+    replace(module, "get_topk_from_heatmap", get_topk_from_heatmap)
 
 
 @after_import("mmdet.models.backbones.trident_resnet")

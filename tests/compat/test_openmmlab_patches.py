@@ -129,3 +129,15 @@ def test_dynamic_filters_take_channels_last():
     part = DCM(3, False, 6, 4, None, dict(type="BN"), ConfigDict(type="ReLU")).eval()
     x = torch.randn(2, 6, 9, 11)
     torch.testing.assert_close(part(x.contiguous(memory_format=torch.channels_last)), part(x))
+
+
+def test_peaks_of_heatmaps_with_channels_last():
+    from mmdet.models.dense_heads import centernet_head
+
+    heatmap = torch.rand(2, 5, 7, 9, generator=torch.Generator().manual_seed(0))
+    found = centernet_head.get_topk_from_heatmap(heatmap.contiguous(memory_format=torch.channels_last), k=4)
+    for one, picture in enumerate(heatmap):
+        best = picture.flatten().topk(4).indices
+        assert torch.equal(found[0][one], picture.flatten()[best])
+        assert torch.equal(found[2][one], best // 63)  # the class
+        assert torch.equal(found[3][one], best % 63 // 9) and torch.equal(found[4][one], best % 9)  # y, x
