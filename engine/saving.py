@@ -81,7 +81,7 @@ class SavedPredictions:
             sample.set_data({"pred_sem_seg": PixelData(data=torch.from_numpy(labels.astype(np.int64))[None])})
         elif "pred_score" in record:
             score = torch.tensor(record["pred_score"], dtype=torch.float32)
-            sample.set_prediction(score, record.get("threshold"))
+            sample.set_prediction(score, record.get("threshold")).set_pred_label(record["pred_label"])
         else:
             found = InstanceData()
             for field in FIELDS:
