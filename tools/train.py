@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.checks import refuse_mistakes
-from bestiary.engine.checks_weights import words_of
+from bestiary.engine.checks.weights import words_of
 from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.progress import clock

@@ -7,6 +7,7 @@ published a score. No flips if left and right matter: take RandomFlip out.
 """
 
 _base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "../_base_/mydata_runtime.py"]
+custom_imports = dict(imports=["bestiary", "bestiary.inputs.detection_transforms"])
 default_scope = "mmdet"
 annotations = pictures = val_annotations = val_pictures = None
 side = 640  # of the pictures, the longer one
@@ -15,16 +16,16 @@ META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instanc
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="Resize", scale=(side, side), keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="bestiary.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(side, side), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="PackDetInputs", meta_keys=META),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="bestiary.PackDetInputs", meta_keys=META),
 ]
 train_dataloader = dict(
     **_base_.LOADER,

@@ -8,16 +8,16 @@ Classes, head and anchors are set by what the file says. Nobody has published a 
 _base_ = "mask-rcnn_poolformer.py"
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(_base_.side, _base_.side), keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="bestiary.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(_base_.side, _base_.side), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=_base_.META),
+    dict(type="bestiary.LoadAnnotations", with_bbox=True),
+    dict(type="bestiary.PackDetInputs", meta_keys=_base_.META),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

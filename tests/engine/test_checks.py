@@ -10,10 +10,10 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from bestiary.backbones import PoolFormer
-from bestiary.engine.checks_model import check_model
-from bestiary.engine.checks_schedule import check_schedule
-from bestiary.engine.checks_signatures import accepted, wrong_kind
-from bestiary.engine.checks_weights import by_stage, look_at_weights, words_of
+from bestiary.engine.checks.model import check_model
+from bestiary.engine.checks.schedule import check_schedule
+from bestiary.engine.checks.signatures import accepted, wrong_kind
+from bestiary.engine.checks.weights import by_stage, look_at_weights, words_of
 from bestiary.engine.configs import load_config
 
 ARCH = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), layer_scale_init=1.0)

@@ -14,7 +14,9 @@ from bestiary.engine.runner import build_runner
 from bestiary.inputs.digits import make_digits
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.glob("*/*_digits.py") if path.parent.name not in ("quickstart", "_base_"))
+FILES = sorted(
+    path for path in CONFIGS.glob("*/*_digits.py") if path.parent.name not in ("quickstart", "heads", "_base_")
+)
 DETECTORS = [path for path in FILES if path.name.startswith("mask-rcnn")]
 SEGMENTORS = [path for path in FILES if path.name.startswith(("upernet", "unet"))]
 

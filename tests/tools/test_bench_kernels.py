@@ -230,9 +230,9 @@ def test_fast_calls_fill_a_turn():
 
 
 def test_time_that_others_have_the_processor_is_not_counted_as_the_processors():
-    (sample,) = timing.on_cpu(lambda: time.sleep(0.05))
+    (sample,) = timing.on_cpu(lambda: time.sleep(0.05), turn=0)
     assert sample.wall >= 0.05 and sample.processor < 0.02
-    (sample,) = timing.on_cpu(lambda: sum(range(2_000_000)))
+    (sample,) = timing.on_cpu(lambda: sum(range(2_000_000)), turn=0)
     assert 0.005 < sample.processor < 1.2 * sample.wall
 
 

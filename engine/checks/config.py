@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from mmengine.config import Config
 from torch import nn
 
-from ..errors import InputError
-from ..inputs.check_data import Report
-from ..inputs.checks import find_mistakes
-from .checks_keys import check_keys
-from .checks_model import check_model
-from .checks_pipeline import check_pipelines
-from .checks_schedule import check_schedule
-from .checks_weights import LEAST, Loaded, look_at_weights
-from .fit import check_class_weights, check_weights
+from ...errors import InputError
+from ...inputs.check_data import Report
+from ...inputs.checks import find_mistakes
+from ..fit import check_class_weights, check_weights
+from .keys import check_keys
+from .model import check_model
+from .pipeline import check_pipelines
+from .schedule import check_schedule
+from .weights import LEAST, Loaded, look_at_weights
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..backbones.base import Backbone
+from ...backbones.base import Backbone
 
 _READS = ("pop", "get", "setdefault")
 

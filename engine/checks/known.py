@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from .configs import SHIPPED
+from ..configs import SHIPPED
 
 _PACKAGES = ("mmdet", "mmseg")
 _READ = re.compile(r"""cfg(?:\.get\(\s*|\.pop\(\s*|\[)?\.?["']?([A-Za-z_]\w*)""")

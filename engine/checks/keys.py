@@ -18,9 +18,9 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
-from .checks_known import known
-from .checks_signatures import accepted, wrong_kind
-from .launch import unknown_type
+from ..launch import unknown_type
+from .known import known
+from .signatures import accepted, wrong_kind
 
 ALWAYS = {"type", "_scope_"}
 OLD = {  # of mmdet 2 and mmseg 0, which mmengine does not read

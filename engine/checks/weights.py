@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
-from ..backbones.pretrained import compare_weights, fit_pretrained, is_pretrained, share_of, unwrapped
-from ..backbones.reading import read_checkpoint
-from ..errors import InputError
+from ...backbones.base import Backbone
+from ...backbones.pretrained import compare_weights, fit_pretrained, is_pretrained, share_of, unwrapped
+from ...backbones.reading import read_checkpoint
+from ...errors import InputError
 
 LEAST = 0.5  # of a part's values, where nobody asked for a part; torchvision's and timm's own files give all of them
 

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine import registry as root
 from mmengine.config import Config
 
-from .checks_keys import near, registered
+from .keys import near, registered
 
 BEYOND = "beyond the training's"
 _COCO_ITEMS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")

@@ -10,14 +10,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..inputs.check_heads import head_classes
-from ..inputs.checks import data_sets
-from ..kernels import use_backend
-from .checks_keys import near
-from .complexity import build_meta, without_weights
-from .fit import check_channels
-from .launch import explain
+from ...errors import InputError
+from ...inputs.check_heads import head_classes
+from ...inputs.checks import data_sets
+from ...kernels import use_backend
+from ..complexity import build_meta, without_weights
+from ..fit import check_channels
+from ..launch import explain
+from .keys import near
 
 BY_DEFINITION = ("neighborhood_attention", "bi_level_routing_attention")  # the scan's is a loop, its operator serves
 SIDE = 256  # of the picture, in pixels

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..inputs.checks import data_sets
+from ...inputs.checks import data_sets
 
 SPLITS = ("train", "val", "test")
 
