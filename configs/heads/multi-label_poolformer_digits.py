@@ -1,7 +1,8 @@
 """Which digits are on a picture? Any number of classes each. Run: bestiary train THIS_FILE
 
 The pictures of the digits' detector, with the digits on them for labels. The backbone starts from the classifier of
-single digits: bestiary train quickstart/classifier_poolformer_digits
+single digits: bestiary train quickstart/classifier_poolformer_digits. Three minutes on two threads of a CPU give a mean
+average precision of 0.92, and F1 over all of 0.83.
 """
 
 _base_ = [
