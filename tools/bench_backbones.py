@@ -88,13 +88,8 @@ def compare(args: argparse.Namespace) -> int:
         raise InputError("--device cuda: PyTorch finds no CUDA device")
     torch.set_num_threads(args.threads)
     console = Console(width=None if sys.stdout.isatty() else 110)
-    record: dict[str, Any] = {
-        "tool": "bench_backbones",
-        "arguments": {key: value for key, value in vars(args).items() if value is not None and key != "out"},
-        "machine": machine.describe(device),
-        "versions": machine.versions() | {"timm": timm.__version__},
-        "results": [],
-    }
+    record = machine.record("bench_backbones", args, device, results=[])
+    record["versions"]["timm"] = timm.__version__
     for name in names:
         result = measure(name, args, device)
         record["results"].append(result)

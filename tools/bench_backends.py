@@ -72,14 +72,7 @@ def compare(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 110)
     model, picture = prepared(args, device)
     differ = agreement(model, picture, args.backends)
-    record: dict[str, Any] = {
-        "tool": "bench_backends",
-        "arguments": {key: value for key, value in vars(args).items() if key not in ("out", "one")},
-        "machine": machine.describe(device),
-        "versions": machine.versions(),
-        "differ": differ,
-        "results": {},
-    }
+    record = machine.record("bench_backends", args, device, differ=differ, results={})
     for name in args.passes:
         turns = {backend: functools.partial(turn, model, picture, backend, PASSES[name]) for backend in args.backends}
         for warm in turns.values():

@@ -74,15 +74,8 @@ def compare(args: argparse.Namespace) -> int:
     console.print(table)
     console.print(f"{speedup:.1f} times as fast; {len(theirs)} numbers differ by at most {differ:.1e}", highlight=False)
     if args.out:
-        record = {
-            "tool": "bench_evaluation",
-            "arguments": {key: value for key, value in vars(args).items() if key not in ("out", "one")},
-            "machine": machine.describe(torch.device("cpu")),
-            "versions": machine.versions(),
-            "speedup": speedup,
-            "differ": differ,
-            "results": results,
-        }
+        measured = dict(speedup=speedup, differ=differ, results=results)
+        record = machine.record("bench_evaluation", args, torch.device("cpu"), **measured)
         Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if ours.keys() != theirs.keys() or not differ <= TOLERANCE:
         print(f"error: the backends differ by {differ}", file=sys.stderr)

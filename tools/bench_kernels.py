@@ -107,14 +107,7 @@ def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
         others = [peer for peer in others if any(peer.name.startswith(name) for name in args.peers)]
     entrants = [contestants.of_backend(), *contestants.same_in_float32_and_without_bias(), *others]
     peaks = machine.peaks(problems[0].device, args.threads)
-    record: dict[str, Any] = {
-        "tool": "bench_kernels",
-        "arguments": {key: value for key, value in vars(args).items() if value is not None},
-        "machine": machine.describe(problems[0].device),
-        "versions": machine.versions(),
-        "peaks": peaks,
-        "results": [],
-    }
+    record = machine.record("bench_kernels", args, problems[0].device, peaks=peaks, results=[])
     for problem in problems:
         result = measure(problem, entrants, args.seconds, peaks)
         if args.memory:

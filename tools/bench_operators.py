@@ -54,13 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 110)
     ours, *others = subject.CONTESTANTS
     wanted = [name for name in others if args.peers is None or any(name.startswith(peer) for peer in args.peers)]
-    record: dict[str, Any] = {
-        "tool": "bench_operators",
-        "arguments": {key: value for key, value in vars(args).items() if value is not None},
-        "machine": machine.describe(device),
-        "versions": machine.versions(),
-        "results": [],
-    }
+    record = machine.record("bench_operators", args, device, results=[])
     for case in dict.fromkeys(case for name in args.shapes for case in subject.SETS[name]):
         for dtype in (getattr(torch, name) for name in args.dtype):
             for name in args.passes:

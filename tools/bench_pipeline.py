@@ -67,13 +67,7 @@ def measure(args: argparse.Namespace) -> int:
         table.add_row(name, *rates, f"{found['plain_bytes'] / 1e3:.0f}", f"{found['ours_bytes'] / 1e3:.0f}")
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     if args.out:
-        record = {
-            "tool": "bench_pipeline",
-            "arguments": {key: value for key, value in vars(args).items() if key != "out"},
-            "machine": machine.describe(torch.device("cpu")),
-            "versions": machine.versions(),
-            "results": results,
-        }
+        record = machine.record("bench_pipeline", args, torch.device("cpu"), results=results)
         Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 

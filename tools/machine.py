@@ -1,5 +1,6 @@
 """What a measurement was made on: processor, GPU, versions, commit, and what they can do at best."""
 
+import argparse
 import functools
 import importlib.metadata
 import os
@@ -24,6 +25,12 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     lines = path.read_text().split("\n\n")[0].splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def record(tool: str, args: argparse.Namespace, device: torch.device, **more: Any) -> dict[str, Any]:
+    """What every record of a measurement begins with; of the arguments what was measured, not where it was written."""
+    kept = {key: value for key, value in vars(args).items() if value is not None and key not in ("out", "one")}
+    return {"tool": tool, "arguments": kept, "machine": describe(device), "versions": versions(), **more}
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def test_the_record_of_a_run(tmp_path, capsys):
     assert benchmark.main(arguments) == 0
     record = json.loads(out.read_text())
     assert record["tool"] == "bench_operators" and record["arguments"]["operator"] == "selective_scan"
+    assert "out" not in record["arguments"]  # a path of this machine
     assert len(record["results"]) == 2 * 2  # cases, passes
     for result in record["results"]:
         known = result["contestants"]
