@@ -1,6 +1,5 @@
 """Predictions on disk: written in pieces while a test runs, read back when it goes on after a kill."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -178,12 +177,3 @@ def key_of(sample: BaseDataElement) -> str:
     """What names a picture in a data set: its file, or its number where there is none."""
     path = sample.get("img_path")
     return str(path) if path is not None else f"image {sample.get('img_id')}"
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()

@@ -1,5 +1,6 @@
 """Looks at folders, annotation files and pictures, and says in one message what is wrong with them."""
 
+import hashlib
 import json
 import os
 import random
@@ -77,8 +78,8 @@ def need_file(place: Place, what: str = "annotation file") -> None:
         raise InputError(f"{place.path}: a folder; expected the {what}; set {place.keys}")
 
 
-def read_json(place: Place) -> Any:
-    """The content of a JSON file.
+def read_json(place: Place, expected: str = "COCO's instances JSON") -> Any:
+    """The content of a JSON file, of which `expected` says what it should be.
 
     Raises:
         InputError: it is missing, empty, or not JSON.
@@ -88,9 +89,17 @@ def read_json(place: Place) -> Any:
         return json.loads(Path(place.path).read_bytes())
     except ValueError as error:  # of the decoding of text and of JSON alike
         raise InputError(
-            f"{place.path}: not JSON: {error}; expected COCO's instances JSON: write the file again, or set "
-            f"{place.keys}"
+            f"{place.path}: not JSON: {error}; expected {expected}: write the file again, or set {place.keys}"
         ) from error
+
+
+def digest(path: str | os.PathLike, kind: str = "sha256") -> str:
+    """Hexadecimal digest of a file."""
+    found = hashlib.new(kind)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def absent(paths: Sequence[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """ImageNet's layout: a folder a class, pictures in it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from mmengine.dataset import BaseDataset
+from typing import Any
 
 from ..errors import InputError
 from ..registry import DATASETS
+from .check_files import some
+from .class_pictures import ClassPictures
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
@@ -70,7 +71,7 @@ def match_folders(root: str | os.PathLike, classes: Sequence[str] | None) -> tup
     missing = [name for name in classes if name not in folders]
     others = [name for name in folders if name not in classes]
     if missing or others:
-        parts = [f"no folder for {_some(missing)}"] * bool(missing) + [f"{_some(others)} not in classes"] * bool(others)
+        parts = [f"no folder for {some(missing)}"] * bool(missing) + [f"{some(others)} not in classes"] * bool(others)
         raise InputError(
             f"{root}: its folders are not the classes: {'; '.join(parts)}. Give `classes` the names of the folders, "
             "an empty folder for a class without pictures, or leave it out"
@@ -78,22 +79,14 @@ def match_folders(root: str | os.PathLike, classes: Sequence[str] | None) -> tup
     return tuple(classes)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(repr(name) for name in names[:3]) + more
-
-
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
+class ImageFolder(ClassPictures):
     """Pictures in class folders, `DATA_ROOT/PREFIX/CLASS/**/*.jpg`; the pipeline starts with `LoadPicture`.
 
     Args:
-        data_root: folder that the prefix is relative to.
-        data_prefix: folder that holds the class folders: 'train', or as mmengine has it, dict(img_path='train').
-        classes: names, or a text file with one a line; their order counts. Left out: the folders, sorted as text.
+        data_root, data_prefix, classes, metainfo, **others: see `ClassPictures`; the prefix is the folder that holds
+            the class folders. Without `classes` they are the folders, sorted as text.
         suffixes: of the files that are pictures, in small letters.
-        pipeline, test_mode, metainfo, filter_cfg, indices, serialize_data, lazy_init, max_refetch: see `BaseDataset`;
-            `metainfo=dict(classes=...)` is the same as `classes`.
 
     A sample of the list: `img_path`, and `gt_label`, counted from 0. `metainfo['classes']` is a tuple of names.
 
@@ -101,39 +94,13 @@ class ImageFolder(BaseDataset):
         InputError: the folder is missing, holds no class folders or no pictures; `classes` are not its folders.
     """
 
-    def __init__(
-        self,
-        data_root: str = "",
-        data_prefix: str | dict = "",
-        classes: str | Sequence[str] | None = None,
-        metainfo: dict | None = None,
-        suffixes: Sequence[str] = SUFFIXES,
-        pipeline: Sequence[dict | Callable] = (),
-        test_mode: bool = False,
-        filter_cfg: dict | None = None,
-        indices: int | Sequence[int] | None = None,
-        serialize_data: bool = True,
-        lazy_init: bool = False,
-        max_refetch: int = 1000,
-    ) -> None:
-        metainfo = dict(metainfo or {})
-        given = classes if classes is not None else metainfo.pop("classes", None)
+    def __init__(self, *args: Any, suffixes: Sequence[str] = SUFFIXES, **kwargs: Any) -> None:
         self.suffixes = tuple(suffix.lower() for suffix in suffixes)
-        prefix = dict(img_path=data_prefix) if isinstance(data_prefix, str) else dict(data_prefix)
-        root = os.path.join(data_root, prefix.get("img_path", ""))
-        metainfo["classes"] = match_folders(root, None if given is None else read_classes(given))
-        super().__init__(
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=prefix,
-            filter_cfg=filter_cfg,
-            indices=indices,
-            serialize_data=serialize_data,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            max_refetch=max_refetch,
-        )
+        super().__init__(*args, **kwargs)
+
+    def find_classes(self, where: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+        """The folders."""
+        return match_folders(where, None if given is None else read_classes(given))
 
     def load_data_list(self) -> list[dict]:
         """All pictures, class after class."""

@@ -3,15 +3,15 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
 from ..errors import InputError
 from ..registry import DATASETS
+from .class_pictures import ClassPictures
 from .image_folder import read_classes
 
 WANTED = 'JSON: {"a.jpg": ["cat", "dog"], "b.jpg": []}, or COCO\'s instances; CSV: lines of picture,cat;dog'
@@ -82,16 +82,13 @@ def _from_csv(path: Path, text: str) -> Iterable[tuple[str, Sequence[str]]]:
 
 
 @DATASETS.register_module()
-class MultiLabelImages(BaseDataset):
+class MultiLabelImages(ClassPictures):
     """Pictures of a folder with the classes that a file gives them; the pipeline starts with `LoadPicture`.
 
     Args:
         ann_file: see `read_label_sets`; relative to `data_root`.
-        data_root: folder that `ann_file` and the prefix are relative to.
-        data_prefix: folder of the pictures: 'train2017', or as mmengine has it, dict(img_path='train2017').
-        classes: names, or a text file with one a line; their order counts. Left out: the file's. A validation file in
-            which a class is missing needs them (COCO's does not, it lists its categories).
-        others: see `BaseDataset`; `metainfo=dict(classes=...)` is the same as `classes`.
+        *args, **kwargs: see `ClassPictures`; the prefix is the folder of the pictures. Without `classes` they are the
+            file's; a validation file in which a class is missing needs them (COCO's does not, it lists its categories).
 
     A sample of the list: `img_path`, `gt_label`, a list of the classes counted from 0, and `gt_score`, (num_classes,)
     uint8, 1 at them.
@@ -100,32 +97,17 @@ class MultiLabelImages(BaseDataset):
         InputError: files are missing or hold something else; a class that is not among `classes`.
     """
 
-    def __init__(
-        self,
-        ann_file: str,
-        data_root: str = "",
-        data_prefix: str | dict = "",
-        classes: str | Sequence[str] | None = None,
-        metainfo: dict | None = None,
-        pipeline: Sequence[dict | Callable] = (),
-        **others: Any,
-    ) -> None:
-        metainfo = dict(metainfo or {})
-        given = classes if classes is not None else metainfo.pop("classes", None)
-        prefix = dict(img_path=data_prefix) if isinstance(data_prefix, str) else dict(data_prefix)
-        sets, names = read_label_sets(os.path.join(data_root, ann_file))
-        metainfo["classes"] = names if given is None else read_classes(given)
-        if others_names := sorted(set(names) - set(metainfo["classes"])):
-            raise InputError(f"{ann_file}: class {others_names[0]!r} is not in classes {metainfo['classes']}")
-        self.sets = sets
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=prefix,
-            pipeline=list(pipeline),
-            **others,
-        )
+    def __init__(self, ann_file: str, data_root: str = "", *args: Any, **kwargs: Any) -> None:
+        self.source = os.path.join(data_root, ann_file)
+        self.sets, self._names = read_label_sets(self.source)
+        super().__init__(data_root, *args, ann_file=ann_file, **kwargs)
+
+    def find_classes(self, where: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+        """Those given, or the file's."""
+        classes = self._names if given is None else read_classes(given)
+        if strangers := sorted(set(self._names) - set(classes)):
+            raise InputError(f"{self.source}: class {strangers[0]!r} is not in classes {classes}")
+        return classes
 
     def load_data_list(self) -> list[dict]:
         """All pictures, in the file's order."""

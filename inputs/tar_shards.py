@@ -4,19 +4,18 @@ import glob
 import json
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mmengine.dataset import BaseDataset
-
 from ..errors import InputError
 from ..registry import DATASETS
+from .class_pictures import ClassPictures
 from .image_folder import SUFFIXES, read_classes
 
 
 @DATASETS.register_module()
-class TarShards(BaseDataset):
+class TarShards(ClassPictures):
     """Pictures of `00000000.jpg` and class numbers of `00000000.cls`, pairs in tar files; see `LoadPicture`.
 
     A shard is read through once to note where its pictures are, and the notes are kept in `SHARD.index.json`. From
@@ -24,10 +23,8 @@ class TarShards(BaseDataset):
     stream through webdataset's own loader has none of them.
 
     Args:
-        data_root: folder that `data_prefix` is relative to.
-        data_prefix: the shards, a pattern as 'train-*.tar', or as mmengine has it, dict(img_path='train-*.tar').
-        classes: names, or a text file with one a line; left out: `classes.txt` beside the shards.
-        pipeline, test_mode, metainfo, filter_cfg, indices, serialize_data, lazy_init, max_refetch: see `BaseDataset`.
+        data_root, data_prefix, classes, metainfo, **others: see `ClassPictures`; the prefix is the shards, a pattern as
+            'train-*.tar'. Without `classes` they stand in `classes.txt` beside the shards.
 
     A sample of the list: `img_path` (SHARD/NAME), `span` (shard, first byte, bytes), `gt_label`, counted from 0.
 
@@ -35,41 +32,12 @@ class TarShards(BaseDataset):
         InputError: no shards; one is damaged; a picture without class; a class number without name.
     """
 
-    def __init__(
-        self,
-        data_root: str = "",
-        data_prefix: str | dict = "",
-        classes: str | Sequence[str] | None = None,
-        metainfo: dict | None = None,
-        pipeline: Sequence[dict | Callable] = (),
-        test_mode: bool = False,
-        filter_cfg: dict | None = None,
-        indices: int | Sequence[int] | None = None,
-        serialize_data: bool = True,
-        lazy_init: bool = False,
-        max_refetch: int = 1000,
-    ) -> None:
-        metainfo = dict(metainfo or {})
-        prefix = dict(img_path=data_prefix) if isinstance(data_prefix, str) else dict(data_prefix)
-        pattern = os.path.join(data_root, prefix.get("img_path", ""))
-        self.shards = sorted(glob.glob(pattern))
+    def find_classes(self, where: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+        """Those given, or of the file beside the shards; notes which shards there are."""
+        self.shards = sorted(glob.glob(where))
         if not self.shards:
-            raise InputError(f"{pattern}: no tar files of that name; make them with `bestiary data prepare shards`")
-        beside = os.path.join(os.path.dirname(self.shards[0]), "classes.txt")
-        given = classes if classes is not None else metainfo.pop("classes", None)
-        metainfo["classes"] = read_classes(beside if given is None else given)
-        super().__init__(
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=prefix,
-            filter_cfg=filter_cfg,
-            indices=indices,
-            serialize_data=serialize_data,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            max_refetch=max_refetch,
-        )
+            raise InputError(f"{where}: no tar files of that name; make them with `bestiary data prepare shards`")
+        return read_classes(os.path.join(os.path.dirname(self.shards[0]), "classes.txt") if given is None else given)
 
     def load_data_list(self) -> list[dict]:
         """All pictures, shard after shard."""

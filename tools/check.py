@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -22,6 +21,7 @@ from bestiary.engine.complexity import count_parameters, without_weights
 from bestiary.engine.first_step import GradientWatch, idle_words, need_finite
 from bestiary.engine.launch import explain, run_guarded
 from bestiary.errors import InputError
+from bestiary.tools import trial
 from bestiary.tools.check_configs import batches
 from bestiary.tools.options import add_data_option, add_options, need, read_config, shortened
 
@@ -117,9 +117,8 @@ def try_step(cfg: Config, pictures: int, without_data: bool, found: Checked) -> 
     with _quiet():
         try:
             batch = None if without_data else first_samples(cfg, pictures)
-            model = revert_sync_batchnorm(MODELS.build(cfg.model))
-            model.init_weights()
-            batch = batches(cfg, model)[0](pictures) if batch is None else batch
+            model = trial.build(cfg)
+            batch = batches(cfg, model)(pictures) if batch is None else batch
             losses, idle = step(model.train(), batch)
         except InputError:
             raise
@@ -155,12 +154,8 @@ def first_samples(cfg: Config, count: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The log of initial values and of reading left out; the counters set that some losses ask for."""
-    logger, hub = MMLogger.get_current_instance(), MessageHub.get_current_instance()
-    for key in ("epoch", "iter"):
-        hub.update_info(key, 0)
-    for key in ("max_epochs", "max_iters"):
-        hub.update_info(key, 1)
+    """The log of initial values and of reading left out."""
+    logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel("ERROR")
     try:

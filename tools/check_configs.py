@@ -15,21 +15,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from bestiary.engine.configs import SHIPPED, find_config, load_config, shipped_configs
 from bestiary.errors import InputError
+from bestiary.tools import trial
 from bestiary.tools.shrink import PICTURE, SQUARE, shrink
 from bestiary.tools.synthetic import (
     asked_of_data,
     classification_batch,
     detection_batch,
-    keep_a_few_unsure,
     segmentation_batch,
 )
 from bestiary.tools.upstream import chosen_cases, sweep
@@ -107,37 +105,27 @@ def try_config(name: str) -> float:
     """
     torch.manual_seed(0)
     cfg = shrink(load_config(name))
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    hub = MessageHub.get_current_instance()  # a Runner counts there, and some losses ask
-    for key in ("epoch", "iter"):
-        hub.update_info(key, 0)
-    for key in ("max_epochs", "max_iters"):
-        hub.update_info(key, 1)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    model.init_weights()
-    batch, mode = batches(cfg, model)
-    loss = training_step(model.train(), batch(2))
-    for part in model.modules():
-        keep_a_few_unsure(getattr(part, "test_cfg", None) or {})
-    model.eval()
-    with torch.no_grad():
-        results = model(**model.data_preprocessor(batch(1), training=False), mode=mode)
-    if len(results) != 1:
-        raise InputError(f"{len(results)} predictions for one picture")
+    model = trial.build(cfg)
+    batch = batches(cfg, model)
+    loss = trial.backward(model.train(), batch(2))
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None and parameter.requires_grad and name.startswith("backbone."):
+            raise InputError(f"{name} gets no gradient: DDP would wait for it")
+    trial.predict(model, batch(1))
     return loss
 
 
-def batches(cfg: Config, model: nn.Module) -> tuple[Callable[[int], dict[str, list]], str]:
+def batches(cfg: Config, model: nn.Module) -> Callable[[int], dict[str, list]]:
     """What makes batches of the given number of pictures for a model."""
     if hasattr(model, "logits"):
-        return lambda count: classification_batch(SQUARE, model.head.num_classes, count), "predict"
+        return lambda count: classification_batch(SQUARE, model.head.num_classes, count)
     if hasattr(model, "decode_head"):
         # mmseg's cross-entropy looks the ignored label up among class weights, where it is not.
         ignored = 0.0 if "class_weight" in repr(cfg.model.decode_head) else 0.1
-        return lambda count: segmentation_batch(PICTURE, model.num_classes, count, ignored=ignored), "predict"
+        return lambda count: segmentation_batch(PICTURE, model.num_classes, count, ignored=ignored)
     wanted = asked_of_data(cfg.train_dataloader)
     things = 80 if hasattr(model, "panoptic_head") else classes_of(cfg.model)
-    return lambda count: detection_batch((PICTURE,) * count, wanted, things), "predict"
+    return lambda count: detection_batch((PICTURE,) * count, wanted, things)
 
 
 def classes_of(node: Any) -> int:
@@ -148,25 +136,6 @@ def classes_of(node: Any) -> int:
         if found := classes_of(child):
             return found
     return 0
-
-
-def training_step(model: nn.Module, batch: dict[str, list]) -> float:
-    """Loss and backward.
-
-    Raises:
-        InputError: the loss or a gradient is not finite; a parameter of the backbone gets none.
-    """
-    losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
-    total, _ = model.parse_losses(losses)
-    if not torch.isfinite(total):
-        raise InputError(f"the loss is {float(total)}")
-    total.backward()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            raise InputError(f"the gradient of {name} is not finite")
-        if parameter.grad is None and parameter.requires_grad and name.startswith("backbone."):
-            raise InputError(f"{name} gets no gradient: DDP would wait for it")
-    return float(total.detach())
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.metrics.coco import BACKENDS
 from bestiary.engine.results import print_table
 from bestiary.engine.runner import build_runner, hook_of
-from bestiary.engine.saving import digest
 from bestiary.engine.tta import use_tta
 from bestiary.errors import InputError
+from bestiary.inputs.check_files import digest
 from bestiary.inputs.checks import check_inputs
 from bestiary.tools.options import add_options, device_words, need, read_config
 

@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from bestiary.engine.complexity import without_weights
 from bestiary.errors import InputError
-from bestiary.tools.synthetic import asked_of_data, detection_batch, keep_a_few_unsure, segmentation_batch
+from bestiary.tools import trial
+from bestiary.tools.synthetic import asked_of_data, detection_batch, segmentation_batch
 from bestiary.tools.upstream_families import MMDET, MMSEG
 
 STRIDES = 4, 8, 16, 32  # of our backbone's four maps
@@ -165,24 +164,14 @@ def load_packaged(case: Case) -> Config:
     """The config without weights to load, its pictures' size set; nothing that it imports is imported."""
     importlib.import_module(f"{case.package}.utils").register_all_modules(init_default_scope=False)
     cfg = Config.fromfile(packaged_configs(case.package) / case.path, import_custom_modules=False)
-    _no_weights(cfg.model)
+    cfg.model = without_weights(cfg.model)
+    cfg.model.pop("teacher_ckpt", None)
     changes = dict(CHANGES.get(case.family, {}))
     if case.package == "mmseg":
         changes["data_preprocessor.size"] = case.sizes[0]
         changes["data_preprocessor.size_divisor"] = None
     cfg.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
     return cfg
-
-
-def _no_weights(node: Any) -> None:
-    if isinstance(node, dict):
-        if isinstance(node.get("init_cfg"), dict) and "checkpoint" in node["init_cfg"]:
-            node["init_cfg"] = None
-        for key in ("pretrained", "teacher_ckpt"):
-            if key in node:
-                node[key] = None
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
-        _no_weights(child)
 
 
 def try_own(case: Case) -> nn.Module:
@@ -238,26 +227,14 @@ def _written(model: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _try(case: Case, cfg: Config) -> nn.Module:
-    init_default_scope(case.package)
-    hub = MessageHub.get_current_instance()  # a Runner counts there; TOOD, YOLOX and others ask
-    for key, value in dict(epoch=0, iter=0, max_epochs=1, max_iters=1).items():
-        hub.update_info(key, value)
     torch.manual_seed(0)
     np.random.seed(0)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    model.init_weights()
+    model = trial.build(cfg, case.package)
     model.data_preprocessor.batch_augments = None  # they scale and pad to the sizes of real pictures
     settle(model, _batch(case, cfg, model, case.sizes))
     training_step(model, _batch(case, cfg, model, case.sizes))
-    for part in model.modules():
-        keep_a_few_unsure(getattr(part, "test_cfg", None) or {})
-    model.eval()
-    with torch.no_grad():
-        one = model.data_preprocessor(_batch(case, cfg, model, case.sizes[:1]), training=False)
-        results = model(**one, mode="predict")
-    if len(results) != 1:
-        raise InputError(f"{len(results)} predictions for one picture")
-    for problem in problems(results[0], case.sizes[0], empty=case.family in MAYBE_EMPTY):
+    result = trial.predict(model, _batch(case, cfg, model, case.sizes[:1]))
+    for problem in problems(result, case.sizes[0], empty=case.family in MAYBE_EMPTY):
         raise InputError(f"prediction: {problem}")
     return model
 
@@ -301,16 +278,10 @@ def training_step(model: nn.Module, batch: dict[str, list]) -> None:
     Raises:
         InputError: a loss or gradient is not finite; none reaches the backbone, or what comes after it.
     """
-    losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
-    total, parts = model.parse_losses(losses)
-    if wrong := [name for name, value in parts.items() if not torch.isfinite(torch.as_tensor(value)).all()]:
-        raise InputError(f"{', '.join(wrong)}: not finite")
-    total.backward()
+    trial.backward(model, batch)
     reached = {True: 0.0, False: 0.0}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            if not torch.isfinite(parameter.grad).all():
-                raise InputError(f"the gradient of {name} is not finite")
             reached["backbone" in name or "image_encoder" in name] += parameter.grad.abs().sum().item()
     if not (reached[True] > 0 and reached[False] > 0):
         raise InputError(f"gradients in the backbone sum to {reached[True]:.3g}, elsewhere to {reached[False]:.3g}")

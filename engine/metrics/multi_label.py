@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from numpy.typing import NDArray
 from rich.table import Table
+from sklearn.metrics import average_precision_score
 
 from ...errors import InputError
 from ...registry import METRICS
@@ -16,7 +17,7 @@ from ...registry import METRICS
 class MultiLabelScores(BaseMetric):
     """Average precision, precision, recall and F1 of each class and over all, in 0..1, as `multilabel/mAP`, ...
 
-    `mAP`: the mean of the classes' average precisions (`average_precision`), over classes that occur. At the threshold:
+    `mAP`: the mean of the classes' average precisions, scikit-learn's, over classes that occur. At the threshold:
     `CP`, `CR`: the means of the classes' precisions and recalls over all classes, a class without a prediction or a
     picture counts 0; `CF1` = 2 CP CR / (CP + CR), as in arXiv:1904.03582; `OP`, `OR`, `OF1`: of all decisions together.
     `tables` holds a table a class after each evaluation.
@@ -66,26 +67,13 @@ class MultiLabelScores(BaseMetric):
         names = (self.dataset_meta or {}).get("classes") or ()
         names = [str(names[k]) if k < len(names) else f"class {k}" for k in range(truth.shape[1])]
         occurs = np.flatnonzero(truth.any(0))
-        ap = {k: average_precision(truth[:, k], scores[:, k]) for k in occurs}
+        ap = {k: float(average_precision_score(truth[:, k], scores[:, k])) for k in occurs}
         self.tables = [_table(names, truth.sum(0), ap, precision, recall, self.threshold)]
         cp, cr = float(precision.mean()), float(recall.mean())
         op, or_ = float(_share(right.sum(), found.sum())), float(_share(right.sum(), truth.sum()))
         numbers = {"mAP": float(np.mean(list(ap.values()))) if ap else float("nan")}
         numbers |= {"CP": cp, "CR": cr, "CF1": _f1(cp, cr), "OP": op, "OR": or_, "OF1": _f1(op, or_)}
         return numbers | ({f"AP_{names[k]}": value for k, value in ap.items()} if self.classwise else {})
-
-
-def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
-    """The sum over falling thresholds of (recall's step) x (precision there), equal scores being one threshold.
-
-    Args:
-        truth: (N,), one true at least.
-        scores: (N,), in any order.
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each run of equal scores
-    hits = np.cumsum(truth[order])[last]
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * hits / (last + 1)))
 
 
 def _share(part: NDArray | np.integer, whole: NDArray | np.integer) -> NDArray[np.float64]:

@@ -11,8 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ...errors import InputError
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from ..image_folder import SUFFIXES
 
 
 class CocoFile:
@@ -112,10 +111,10 @@ def find_picture(folder: str | os.PathLike, stem: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    for suffix in (*PICTURES, *(suffix.upper() for suffix in PICTURES)):
+    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
         if (path := Path(folder, stem + suffix)).is_file():
             return path
-    raise InputError(f"{Path(folder, stem)}: no picture of that name ({', '.join(PICTURES)}); add it")
+    raise InputError(f"{Path(folder, stem)}: no picture of that name ({', '.join(SUFFIXES)}); add it")
 
 
 def write_splits(parts: dict[str, CocoFile], folder: str | os.PathLike) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
-from .coco_file import PICTURES, CocoFile, box, polygon, size_of
+from ..image_folder import SUFFIXES, pictures_of
+from .coco_file import CocoFile, box, polygon, size_of
 
 SPLITS = ("train", "val", "valid", "test")
 
@@ -53,9 +54,9 @@ def _names(root: Path) -> list[str]:
 
 
 def _read(root: Path, pictures: Path, labels: Path, names: list[str]) -> CocoFile:
-    files = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in PICTURES)
+    files = [Path(path) for path in pictures_of(pictures)]
     if not files:
-        raise InputError(f"{pictures}: no pictures in it; looked for {', '.join(PICTURES)}")
+        raise InputError(f"{pictures}: no pictures in it; looked for {', '.join(SUFFIXES)}")
     part = CocoFile(names)
     for path in files:
         size = size_of(path)

@@ -1,6 +1,5 @@
 """Checksums: of the archives that authors publish, and of a sample of files, to compare one copy with another."""
 
-import hashlib
 import json
 import os
 import random
@@ -9,7 +8,7 @@ from pathlib import Path
 from torchvision.datasets import imagenet, voc
 
 from ...errors import InputError
-from ..check_files import Place, read_json
+from ..check_files import Place, digest, read_json
 
 # MD5 of archives by file name, as torchvision knows them.
 ARCHIVES = {name: md5 for name, md5 in imagenet.ARCHIVE_META.values()} | {
@@ -28,15 +27,6 @@ def damaged_archives(root: str) -> list[str]:
             if os.path.isfile(path) and (found := digest(path, "md5")) != wanted:
                 problems.append(f"{path}: its MD5 is {found}, the published one {wanted}; get it again")
     return problems
-
-
-def digest(path: str, kind: str = "sha256") -> str:
-    """Hexadecimal digest of a file."""
-    found = hashlib.new(kind)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def write_checksums(root: str, path: str, sample: int = 1000, seed: int = 0) -> int:
@@ -58,7 +48,7 @@ def compare_checksums(root: str, path: str) -> list[str]:
     Raises:
         InputError: the file is missing or of another kind.
     """
-    record = read_json(Place(path, "the file"))
+    record = read_json(Place(path, "the file"), "what `bestiary data verify --write-checksums` writes")
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         raise InputError(f"{path}: is not what `bestiary data verify --write-checksums` writes")
     problems = []

@@ -1,6 +1,7 @@
 """Parts that a released data set is made of, each of which knows what it must hold and says what is missing."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ABC):
     """A folder or file of a data set, relative to its root.
 
     Args:
@@ -46,16 +47,17 @@ class Part:
         return Finding(self.path, self.expected, found, tuple(problems))
 
     @property
+    @abstractmethod
     def expected(self) -> str:
-        raise NotImplementedError
+        """What the release has there, in words."""
 
     @property
     def remedy(self) -> str:
         return f"it holds {self.expected}"
 
+    @abstractmethod
     def look(self, root: str) -> tuple[str, list[str]]:
         """What is there, in words, and the problems."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -308,7 +310,7 @@ class RealLabels(Part):
 
     def look(self, root: str) -> tuple[str, list[str]]:
         path = os.path.join(root, self.path)
-        labels = read_json(Place(path, "the file"))
+        labels = read_json(Place(path, "the file"), "lists of class numbers")
         if not isinstance(labels, list) or not all(isinstance(entry, list) for entry in labels):
             return "of another form", [f"{path}: is not a list of lists of class numbers: it is not of the release"]
         having = sum(bool(entry) for entry in labels)

@@ -4,7 +4,6 @@ Pictures are flipped both ways and turned by any angle, each in every second cas
 run by one angle). Scores are of the pictures' own sizes; the authors' of 256 x 256.
 """
 
-dataset_type = "BaseSegDataset"
 data_root = "data/isic2018/"
 metainfo = dict(classes=["skin", "lesion"], palette=[[40, 40, 40], [230, 25, 75]])
 size = (256, 256)
@@ -26,33 +25,27 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
+loader = dict(num_workers=4, persistent_workers=True)
+label_images = dict(
+    type="BaseSegDataset", data_root=data_root, metainfo=metainfo, img_suffix=".jpg", seg_map_suffix=".png"
+)
 train_dataloader = dict(
+    **loader,
     batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        img_suffix=".jpg",
-        seg_map_suffix=".png",
+        **label_images,
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
+    **loader,
     batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        img_suffix=".jpg",
-        seg_map_suffix=".png",
+        **label_images,
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
         pipeline=test_pipeline,
     ),

@@ -4,7 +4,8 @@ Slices of 224 x 224 turned by quarters and mirrored, or turned by up to 20 degre
 arXiv:2102.04306). mDice is of all slices together; papers give the mean over twelve scans.
 """
 
-dataset_type = "SynapseDataset"
+_base_ = "isic2018.py"
+
 data_root = "data/synapse/"
 size = (224, 224)
 
@@ -33,33 +34,19 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
+label_images = dict(_delete_=True, type="SynapseDataset", data_root=data_root, img_suffix=".png")
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        img_suffix=".png",
+        **label_images,
         data_prefix=dict(img_path="img_dir/train", seg_map_path="ann_dir/train"),
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        img_suffix=".png",
+        **label_images,
         data_prefix=dict(img_path="img_dir/val", seg_map_path="ann_dir/val"),
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"])
-test_evaluator = val_evaluator
