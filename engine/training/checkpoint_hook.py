@@ -61,7 +61,7 @@ class WholeCheckpointHook(CheckpointHook):
         self.file_backend = _Later(self.file_backend)
         if is_main_process():
             for part in Path(self.out_dir).glob(f"*{PART}"):
-                part.unlink()
+                part.unlink(missing_ok=True)
             for step in runner.message_hub.runtime_info.get("outdated_ckpt_ids", ()):
                 self._remove(step)
 

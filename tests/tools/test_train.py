@@ -65,7 +65,7 @@ def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     assert "train iteration 5/6" in out and "iteration 4/6" not in out
     assert train_tool.main([*argv, "--resume", "--cfg-options", "train_cfg.max_iters=8"]) == 0
     out = capsys.readouterr().out
-    assert f"resume from {tmp_path / 'iter_6.pth'}" in out
+    assert f"resumed from {tmp_path / 'iter_6.pth'}, after iteration 6" in out
     assert "train iteration 7/8" in out and "iteration 6/8" not in out
     state = torch.load(tmp_path / "iter_8.pth", weights_only=True)
     assert state["meta"]["iter"] == 8 and state["optimizer"]["state"][0]["step"] == 8
@@ -129,7 +129,7 @@ def test_weights_alone_cannot_be_resumed(tiny, trained, tmp_path, capsys):
     state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
     torch.save({"state_dict": state}, tmp_path / "alone.pth")
     argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--resume", tmp_path / "alone.pth"]
-    assert "alone.pth: it has weights, but no 'meta' of a run to go on with" in fails(capsys, train_tool.main, *argv)
+    assert "alone.pth: it has weights, but no state of a run to go on with" in fails(capsys, train_tool.main, *argv)
 
 
 def test_weights_that_a_config_names_are_looked_for_first(tiny, tmp_path, capsys, monkeypatch):
