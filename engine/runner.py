@@ -271,9 +271,8 @@ def _flat(schedulers: list | dict | None) -> list:
 
 def add_hooks(cfg: Config) -> None:
     """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save."""
-    cfg.default_hooks = cfg.get("default_hooks") or {}
-    saving = cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
-    for hook in (saving, *(cfg.get("custom_hooks") or ())):
+    cfg.default_hooks = dict(checkpoint=dict(type="CheckpointHook")) | (cfg.get("default_hooks") or {})
+    for hook in (cfg.default_hooks.checkpoint, *(cfg.get("custom_hooks") or ())):
         if isinstance(hook, dict) and hook.get("type") in ("CheckpointHook", "mmengine.CheckpointHook"):
             hook["type"] = "bestiary.WholeCheckpointHook"
     there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
