@@ -7,6 +7,8 @@ safetensors, so that nothing of a tensor is pickled, and a job of another number
 
 import json
 import os
+import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -161,8 +163,10 @@ def _read_rest(path: Path) -> dict[str, Any]:
     """What is no tensor of the model: never unpickled freely."""
     try:
         return torch.load(path / REST, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path / REST}: refused: {str(error).splitlines()[0]}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it asks for {found[1]!r}, which no checkpoint needs" if found else "it cannot be read"
+        raise InputError(f"{path / REST}: {why}: it was not loaded") from error
 
 
 def _names(model: nn.Module) -> dict[str, nn.Parameter]:

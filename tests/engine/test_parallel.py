@@ -130,7 +130,7 @@ def test_planted_code_does_not_run(checkpoint, tmp_path, one_rank):
     spoil(checkpoint, shard_file, good)
     torch.save({"rest": Planted(tmp_path / "harm"), "optimizer": {}, "world_size": 1}, tmp_path / "rest.pth")
     spoil(checkpoint, folder.REST, (tmp_path / "rest.pth").read_bytes())
-    with pytest.raises(InputError, match="rest.pth: .*mkdir"):
+    with pytest.raises(InputError, match="rest.pth: it asks for 'posix.mkdir'"):
         folder.load(checkpoint, net, optimizer)
     assert not (tmp_path / "harm").exists()
 
