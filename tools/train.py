@@ -1,6 +1,7 @@
 """Train a model: bestiary train CONFIG, or torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch"""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,9 @@ from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
 from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.parallel.choice import KINDS, read_parallel
+from bestiary.engine.parallel.choice import words_of as words_of_parallel
+from bestiary.engine.parallel.folder import is_sharded_checkpoint
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
@@ -38,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--load-partial", action="store_true", help="of --load-from, take the weights that fit")
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
+    parser.add_argument(
+        "--parallel", choices=KINDS, help="what ranks hold: all (ddp), or shares of the optimizer or of everything"
+    )
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
@@ -112,9 +119,12 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         start = args.resume if args.resume != "auto" else last or "the beginning: the work directory has no checkpoint"
         notes.append(f"resume from {start}")
     cfg.load_partial = args.load_partial
-    if cfg.get("load_from") is not None:
+    if cfg.get("load_from") is not None and not (cfg.get("resume") and is_sharded_checkpoint(cfg.load_from)):
         need_checkpoint(cfg.load_from)
-    return notes
+    if args.parallel is not None:
+        cfg.parallel = args.parallel
+    notes.append(words_of_parallel(read_parallel(cfg.get("parallel")), int(os.environ.get("WORLD_SIZE", "1"))))
+    return [note for note in notes if note is not None]
 
 
 def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float) -> None:

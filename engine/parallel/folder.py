@@ -20,10 +20,12 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from ...errors import InputError
+from ...files import PART, flush_folder, whole_file, write_text
 from ...inputs.check_files import digest
 
 MANIFEST, REST = "manifest.json", "rest.pth"
@@ -45,9 +47,12 @@ def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
         optimizer: of its parameters; None leaves it out.
         rest: what is neither, of the first rank: counters, schedulers, random states. Tensors, numbers, text, lists and
             dicts, and what else mmengine's checkpoints hold.
+
+    Raises:
+        OSError: a rank could not write; raised in all of them, and a checkpoint of that name is untouched.
     """
     path, rank = Path(path), dist.get_rank()
-    rough = path.with_name(f".{path.name}.unfinished")
+    rough = path.with_name(path.name + PART)
     if rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(rough, ignore_errors=True)
@@ -58,30 +63,38 @@ def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
     if optimizer is not None:
         of_optimizer, plain = _of_optimizer(model, optimizer)
         tensors |= of_optimizer
-    writer = dcp.HuggingFaceStorageWriter(str(rough), save_distributed=True)
-    dcp.save(tensors, storage_writer=writer)
-    mine = sorted(rough.glob(f"shard-{rank + 1:05d}-*"))
+    try:
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(rough), save_distributed=True))
+    except CheckpointException as error:  # raised in all ranks; what one of them met is what to tell
+        raise next((e for e, _ in error.failures.values() if isinstance(e, OSError)), error) from error
+    note: Any = None
+    try:
+        mine = sorted(rough.glob(f"shard-{rank + 1:05d}-*"))
+        if rank == 0:
+            with whole_file(rough / REST) as file:
+                torch.save({"rest": dict(rest), "optimizer": plain, "world_size": dist.get_world_size()}, file)
+            mine.append(rough / REST)
+        note = {file.name: _flushed(file) for file in mine}
+    except OSError as error:
+        note = error
+    notes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(notes, note)  # a barrier, too: all bytes are on the disk
+    if trouble := next((note for note in notes if isinstance(note, OSError)), None):
+        raise trouble
     if rank == 0:
-        torch.save({"rest": dict(rest), "optimizer": plain, "world_size": dist.get_world_size()}, rough / REST)
-        mine.append(rough / REST)
-    notes = {file.name: _flushed(file) for file in mine}
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, notes)  # a barrier, too: all bytes are on the disk
-    if rank == 0:
-        files = {name: note for notes in everyone for name, note in notes.items()}
+        files = {name: entry for note in notes for name, entry in note.items()}
         manifest = {"format": FORMAT, "version": 1, "ranks": dist.get_world_size(), "files": files}
-        (rough / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        _flush(rough / MANIFEST)
-        _flush(rough)
+        write_text(rough / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        flush_folder(rough)
         if path.exists():
-            old = path.with_name(f".{path.name}.replaced")
+            old = path.with_name(f"{path.name}.old{PART}")
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
             rough.rename(path)
             shutil.rmtree(old)
         else:
             rough.rename(path)
-        _flush(path.parent)
+        flush_folder(path.parent)
     dist.barrier()
 
 
@@ -91,11 +104,11 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
     Raises:
         InputError: the folder is damaged, or of another model.
     """
-    verify(path)
+    verify(path, together=True)
     path = Path(path)
     reader = dcp.HuggingFaceStorageReader(str(path))
     there = _read_headers(reader)
-    saved = _read_rest(path)
+    saved = read_rest(path)
     rank = dist.get_rank()
     wanted = _of_model(model, rank if saved["world_size"] == dist.get_world_size() else 0)
     _need_same(path, wanted, there)
@@ -113,23 +126,24 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
     return saved["rest"]
 
 
-def verify(path: str | Path) -> None:
+def verify(path: str | Path, together: bool = False) -> None:
     """Ask that a folder is a whole checkpoint: every file there, of the size and the SHA-256 that the manifest has.
 
-    In a job of several ranks all of them call it, and each reads a part.
+    Args:
+        path: the folder.
+        together: all ranks call it, each reads a part of the files, and all learn of what is wrong; else one does all.
 
     Raises:
         InputError: it is not; the message names the file.
     """
     path = Path(path)
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    problem = _problem(path, rank, ranks)
-    problems: list[Any] = [problem]
-    if ranks > 1:
-        problems = [None] * ranks
-        dist.all_gather_object(problems, problem)
+    if together:
+        problems = [None] * dist.get_world_size()
+        dist.all_gather_object(problems, _problem(path, dist.get_rank(), len(problems)))
+    else:
+        problems = [_problem(path, 0, 1)]
     if found := next((problem for problem in problems if problem), None):
-        raise InputError(f"{path}: {found}; give another checkpoint")
+        raise InputError(f"{path}: damaged: {found}")
 
 
 def merged(path: str | Path) -> dict[str, Tensor]:
@@ -159,7 +173,7 @@ def _read_headers(reader: dcp.HuggingFaceStorageReader) -> dict[str, TensorStora
         raise InputError(f"{reader.path}: a file of it is no shard of a checkpoint: {error}") from error
 
 
-def _read_rest(path: Path) -> dict[str, Any]:
+def read_rest(path: Path) -> dict[str, Any]:
     """What is no tensor of the model: never unpickled freely."""
     try:
         return torch.load(path / REST, map_location="cpu", weights_only=True)
@@ -271,13 +285,6 @@ def _problem(path: Path, rank: int, ranks: int) -> str | None:
 
 def _flushed(file: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file whose bytes are on the disk now."""
-    _flush(file)
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
     return {"bytes": file.stat().st_size, "sha256": digest(file)}
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -137,6 +137,20 @@ def part_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def as_part_of(part: Tensor, like: Tensor) -> Tensor:
+    """A tensor of which this rank holds `part`, spread as `like` is; `part` itself where that is not spread."""
+    if not isinstance(like, DTensor):
+        return part
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
 def _give_whole(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
     for key, value in state_dict.items():
         state_dict[key] = whole(value)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from ...backbones.reading import read_checkpoint
 from ...errors import InputError
+from ..parallel.folder import read_rest, verify
 from .state import KEY
 
-PATTERN = "*.pth"
+PATTERNS = "*.pth", "*.sharded"  # files, and folders of a sharded model
 BEST = "best_"  # begins the names of checkpoints that hold weights without the state of a run
 
 
@@ -30,7 +31,8 @@ def find_resumable(work_dir: str | Path) -> Resumable | None:
         InputError: there are checkpoints, and all are damaged.
     """
     passed = []
-    files = [path for path in Path(work_dir).glob(PATTERN) if not path.name.startswith(BEST)]
+    found = [path for pattern in PATTERNS for path in Path(work_dir).glob(pattern)]
+    files = [path for path in found if not path.name.startswith((BEST, "."))]
     for path in sorted(files, key=_age):
         try:
             iteration, seed = look_at(path)
@@ -51,8 +53,12 @@ def look_at(path: str | Path) -> tuple[int, int | None]:
     Raises:
         InputError: it is damaged, or has no state of a run.
     """
-    need_whole(path)
-    content = read_checkpoint(path)
+    if Path(path).is_dir():
+        verify(path)
+        content = read_rest(Path(path))["rest"]
+    else:
+        need_whole(path)
+        content = read_checkpoint(path)
     meta = content.get("meta") or {}
     if "iter" not in meta or "message_hub" not in content:
         raise InputError(
