@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..registry import HOOKS
+from .training.resuming import BEST
 
 # What mmseg's IoUMetric gives in percent.
 PERCENT = {"aAcc", "mIoU", "mAcc", "mDice", "mFscore", "mPrecision", "mRecall"}
@@ -103,6 +104,6 @@ def checkpoints_of(work_dir: str | Path) -> dict[str, Path]:
         last = Path(pointer.read_text(encoding="utf-8").strip())
         # The pointer holds the path as it was when training ran; the folder may have moved.
         found["last"] = last if last.exists() else folder / last.name
-    if best := sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime):
+    if best := sorted(folder.glob(f"{BEST}*.pth"), key=lambda path: path.stat().st_mtime):
         found["best"] = best[-1]
     return {kind: path for kind, path in found.items() if path.exists()}

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -28,7 +29,7 @@ from .parallel.folder import is_sharded_checkpoint
 from .parallel.logs import log_every_rank
 from .parallel.runner import SharingRunner
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
-from .training.batches import leave_signals_to_main
+from .training.batches import close_workers, leave_signals_to_main
 from .training.state import KEY as STATE
 from .training.state import restore
 from .training.stopping import StopRequest, ValidationLeft
@@ -64,6 +65,9 @@ class CheckingRunner(SharingRunner):
                 f"({', '.join(unused[:4])}{', ...' if len(unused) > 4 else ''}): leave out what has no use "
                 "(out_indices of the backbone, a head), freeze it, or set find_unused_parameters=True in the config"
             ) from error
+        finally:
+            for loop in (self._train_loop, self._val_loop):
+                close_workers(getattr(loop, "dataloader", None), getattr(loop, "reader", None))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
@@ -95,7 +99,8 @@ class CheckingRunner(SharingRunner):
         found: list[Any] = [None]
         if is_main_process():  # one process decides for all
             if self._load_from is None:
-                found = [find_resumable(self.work_dir)]
+                saved_to = self.cfg.default_hooks["checkpoint"].get("out_dir")
+                found = [find_resumable(Path(saved_to, Path(self.work_dir).name) if saved_to else self.work_dir)]
             elif is_address(str(self._load_from)):
                 found = [Resumable(self._load_from, -1, None, ())]
             else:
@@ -103,17 +108,24 @@ class CheckingRunner(SharingRunner):
         broadcast_object_list(found)
         if found[0] is None:
             self._resume = False
-            self.logger.info(f"{self.work_dir} has no checkpoint to resume from: the run starts at its beginning")
+            self._tell(f"{self.work_dir} has no checkpoint to resume from: the run starts at its beginning")
             return
         start: Resumable = found[0]
         for damaged in start.passed:
             self.logger.warning(f"passed over: {damaged}")
         self._load_from = str(start.path)
+        if start.iteration >= 0:
+            self._tell(f"resumed from {start.path}, after iteration {start.iteration}")
         if start.seed is not None and start.seed != self.seed:
             if self._randomness_cfg.get("seed") is not None:
                 self.logger.warning(f"the run goes on with the seed of its checkpoint, {start.seed}, not {self.seed}")
             self._randomness_cfg.update(seed=start.seed)
             self.set_randomness(**self._randomness_cfg)
+
+    def _tell(self, line: str) -> None:
+        self.logger.info(line)
+        if is_main_process():
+            print(line, flush=True)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -17,6 +17,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "check_configs": "try configs without their data: a training step and a prediction of each",
     "flops": "parameters and multiply-adds of a config's model",
     "benchmark": "measure speed and memory on this machine",
+    "chaos": "break training runs on purpose, and measure what is lost",
     "list": "names of the backbones, all or those that fit a pattern",
 }
 

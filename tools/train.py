@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         nargs="?",
         const="auto",
         metavar="PATH",
-        help="go on from a checkpoint, its optimizer and epoch; without PATH, from the newest in the work directory",
+        help="go on from a checkpoint, as if there had been no break; without PATH (or with 'auto'), from the newest "
+        "whole one in the work directory",
     )
     parser.add_argument("--load-from", metavar="PATH", help="start from the weights of a checkpoint")
     parser.add_argument("--load-partial", action="store_true", help="of --load-from, take the weights that fit")
@@ -46,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         "--parallel", choices=KINDS, help="what ranks hold: all (ddp), or shares of the optimizer or of everything"
     )
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same weights bit for bit in every run on the same machine"
+    )
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
 
@@ -100,6 +104,10 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
         notes.append(f"seed {args.seed}")
+    if args.deterministic:
+        cfg.randomness = {**cfg.get("randomness", {}), "deterministic": True}
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses; read at its first use
+        notes.append("deterministic: an operation that PyTorch cannot make so is refused")
     if args.auto_scale_lr:
         base = cfg.get("auto_scale_lr", {}).get("base_batch_size")
         if base is None:
@@ -115,9 +123,7 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         cfg.load_from, cfg.resume = args.load_from, False
     if args.resume is not None:
         cfg.resume, cfg.load_from = True, None if args.resume == "auto" else args.resume
-        last = checkpoints_of(cfg.work_dir).get("last")
-        start = args.resume if args.resume != "auto" else last or "the beginning: the work directory has no checkpoint"
-        notes.append(f"resume from {start}")
+        notes.append(f"resume from {'the newest whole checkpoint' if args.resume == 'auto' else args.resume}")
     cfg.load_partial = args.load_partial
     if cfg.get("load_from") is not None and not (cfg.get("resume") and is_sharded_checkpoint(cfg.load_from)):
         need_checkpoint(cfg.load_from)

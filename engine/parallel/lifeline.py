@@ -212,9 +212,7 @@ def begin(log: str | None = None) -> Lifeline | None:
         _current = Lifeline(rank, ranks, store, one_machine, log)
         os.register_at_fork(after_in_child=_current.let_go)
     except OSError as error:
-        _print(
-            f"warning: rank {rank}: no connection to the first rank ({error}): a rank that dies will be noticed late"
-        )
+        _print(f"warning: rank {rank}: the first rank is out of reach ({error}): a rank that dies will be noticed late")
     return _current
 
 
