@@ -152,17 +152,29 @@ def merged(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is damaged, or no checkpoint of this kind.
     """
+    found = all_tensors(path, ("model.", "buffer.0."))
+    return {name.removeprefix("model.").removeprefix("buffer.0."): value for name, value in found.items()}
+
+
+def all_tensors(path: str | Path, kinds: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """Whole tensors of a checkpoint by the names that they have in its files, those that begin with one of `kinds`.
+
+    They are `model.NAME`, `buffer.RANK.NAME` and `optimizer.SLOT.NAME`; they are read in this process alone.
+
+    Raises:
+        InputError: as `merged`.
+    """
     verify(path)
     reader = dcp.HuggingFaceStorageReader(str(path))
     targets = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype)
         for key, entry in _read_headers(reader).items()
-        if key.startswith(("model.", "buffer.0."))
+        if key.startswith(kinds)
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load(targets, storage_reader=reader, no_dist=True)
-    return {key.removeprefix("model.").removeprefix("buffer.0."): value for key, value in targets.items()}
+    return targets
 
 
 def _read_headers(reader: dcp.HuggingFaceStorageReader) -> dict[str, TensorStorageMetadata]:
