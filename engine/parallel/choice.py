@@ -62,10 +62,12 @@ def read_parallel(value: Any) -> Parallel:
     return Parallel(**given)
 
 
-def words_of(parallel: Parallel, world_size: int) -> str | None:
-    """What a rank holds, in a line; None where there is nothing to tell."""
-    if world_size == 1:
-        return None if parallel.type == "ddp" else f"parallel={parallel.type!r}: one process has nothing to share out"
+def words_of(parallel: Parallel, several: bool) -> str | None:
+    """What a rank of several holds, in a line; None where there is nothing to tell."""
+    if parallel.type == "ddp":
+        return None
+    if not several:
+        return f"parallel={parallel.type!r}: one process has nothing to share out"
     return f"parallel={parallel.type!r}: {KINDS[parallel.type]}"
 
 

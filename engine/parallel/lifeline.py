@@ -1,8 +1,8 @@
 """A rank that dies is noticed at once, and named: killed for want of memory, ended by a library, or by an error.
 
 Every rank holds a connection to the first one. The system closes it with the process, however that ends, so nothing has
-to be asked again and again, and a rank that is merely busy is never taken for dead. The others then end, too: their next
-collective would wait for the dead one, on GPUs for as long as the time-out of the process group.
+to be asked again and again, and a rank that is merely busy is never taken for dead. The others then end, too: their
+next collective would wait for the dead one, on GPUs for as long as the time-out of the process group.
 """
 
 import contextlib
