@@ -74,7 +74,8 @@ def need_checkpoint(name: str) -> None:
     if not path.exists():
         raise InputError(f"{name}: no such checkpoint{_beside(path)}")
     if path.is_dir():
-        raise InputError(f"{name}: a folder, not a checkpoint{_inside(path)}")
+        sharded = ": make one file of it by `bestiary merge`" if (path / "manifest.json").is_file() else _inside(path)
+        raise InputError(f"{name}: a folder, not a checkpoint{sharded}")
     if not path.stat().st_size:
         raise InputError(f"{name}: not a checkpoint: the file is empty; give another file")
 

@@ -103,7 +103,7 @@ def checkpoints_of(work_dir: str | Path) -> dict[str, Path]:
     if (pointer := folder / "last_checkpoint").is_file():
         last = Path(pointer.read_text(encoding="utf-8").strip())
         # The pointer holds the path as it was when training ran; the folder may have moved.
-        found["last"] = last if last.is_file() else folder / last.name
+        found["last"] = last if last.exists() else folder / last.name
     if best := sorted(folder.glob(f"{BEST}*.pth"), key=lambda path: path.stat().st_mtime):
         found["best"] = best[-1]
-    return {kind: path for kind, path in found.items() if path.is_file()}
+    return {kind: path for kind, path in found.items() if path.exists()}

@@ -16,7 +16,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, FlexibleRunner, Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -24,9 +24,12 @@ from ..backbones.reading import is_address
 from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
+from .parallel import lifeline
+from .parallel.folder import is_sharded_checkpoint
+from .parallel.logs import log_every_rank
+from .parallel.runner import SharingRunner
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
 from .training.batches import close_workers, leave_signals_to_main
-from .training.checkpoint_hook import INTERRUPTED
 from .training.state import KEY as STATE
 from .training.state import restore
 from .training.stopping import StopRequest, ValidationLeft
@@ -40,7 +43,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
 HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook")
 
 
-class CheckingRunner(Runner):
+class CheckingRunner(SharingRunner):
     """Runner of the command line. `cfg.load_partial=True` loads the part of a checkpoint that fits.
 
     Raises:
@@ -78,6 +81,8 @@ class CheckingRunner(Runner):
             if type(handler) is logging.StreamHandler:  # a FileHandler is one, too
                 handler.setLevel(max(handler.level, logging.WARNING))
                 handler.addFilter(_tells_something)
+        if (path := log_every_rank(logger, self._log_dir)) is not None:
+            lifeline.begin(str(path))
         return logger
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -196,7 +201,7 @@ class CheckingRunner(Runner):
             kept[0].before_train(self)
         hook = kept[0]
         if hook.saved_iteration != iteration:
-            name = INTERRUPTED.format(iteration)
+            name = hook.interrupted.format(iteration)
             if not hook.save(self, name, dict(epoch=epoch, iter=iteration), by_epoch=False):
                 raise InputError(f"{hook.last_ckpt}: no room for it; the run stops at the checkpoint before")
         self.call_hook("after_run")
@@ -213,6 +218,10 @@ class CheckingRunner(Runner):
         self, filename: str, map_location: Any = "cpu", strict: bool | None = None, revise_keys: Any = None
     ) -> dict:
         """As Runner's, but every key has to fit unless `cfg.load_partial` or `strict=False` is given."""
+        if is_sharded_checkpoint(filename):
+            checkpoint = self._loaded = self.load_folder(filename)
+            self._has_loaded = True
+            return checkpoint
         checkpoint = self._loaded = read_checkpoint(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -224,16 +233,6 @@ class CheckingRunner(Runner):
         self.logger.info(f"loaded {filename}")
         self._has_loaded = True
         return checkpoint
-
-
-class StrictFlexibleRunner(FlexibleRunner):
-    """FlexibleRunner whose checkpoints have to fit."""
-
-    def load_checkpoint(
-        self, filename: str, map_location: Any = "cpu", strict: bool | None = None, **kwargs: Any
-    ) -> dict:
-        strict = not self.cfg.get("load_partial", False) if strict is None else strict
-        return super().load_checkpoint(filename, map_location, strict, **kwargs)
 
 
 def _without_gradient(error: RuntimeError, model: nn.Module) -> list[str] | None:
@@ -280,20 +279,24 @@ def add_hooks(cfg: Config) -> None:
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]
 
 
-def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """The runner of a config: the one it names in `runner_type`, FlexibleRunner where it has a `strategy`, or Runner.
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config: the one it names in `runner_type`, or ours.
 
     Raises:
-        InputError: see `CheckingRunner`.
+        InputError: the config has a `strategy`; see `CheckingRunner`.
     """
     add_hooks(cfg)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)
-    kind = StrictFlexibleRunner if cfg.get("strategy") is not None else CheckingRunner
-    return kind.from_cfg(cfg)
+    if cfg.get("strategy") is not None:
+        raise InputError(
+            "strategy: mmengine's FlexibleRunner neither resumes exactly nor saves safely; how ranks share a model is "
+            "set by parallel='ddp', 'zero1' or 'fsdp' (mmengine's own runner: runner_type='FlexibleRunner')"
+        )
+    return CheckingRunner.from_cfg(cfg)
 
 
-def hook_of(runner: Runner | FlexibleRunner, name: str) -> Any:
+def hook_of(runner: Runner, name: str) -> Any:
     """The runner's hook of that class name.
 
     Raises:

@@ -84,7 +84,29 @@ def resume(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -
     return found, table, any(gap != 0 for row in found.values() for gap in row.values())
 
 
-PARTS = {"kill": kill, "resume": resume}
+def ranks(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, Table, bool]:
+    """a rank of two that dies: the job ends soon and names it, or torchrun starts it again"""
+    from bestiary.tools.chaos_ranks import SOON, deaths, killed_rank, lost
+
+    table = Table("rank of two", "seconds to the end", "how it ended", "named")
+    found = deaths(folder, say=say)
+    for one in found:
+        table.add_row(one["way"], f"{one['seconds']:g}", str(one["statuses"]), "yes" if one["named"] else "NO")
+    bad = any(lost(one) for one in found)
+    for restarts in (0, 1):
+        (place := folder / f"restarts{restarts}").mkdir()
+        one = killed_rank(place, restarts, args.seed)
+        say(f"a rank is killed under torchrun --max-restarts={restarts}: {one}")
+        end = f"bit-identical: {one['difference'] == 0}" if restarts else f"status {one['status']}"
+        named = "yes" if one["named"] else "NO"
+        table.add_row(f"is killed, --max-restarts={restarts}", f"{one['seconds']:g}", end, named)
+        fine = one["difference"] == 0 and one["began_again"] if restarts else one["status"] and one["seconds"] <= SOON
+        bad |= not fine or not one["named"]
+        found.append(one)
+    return found, table, bad
+
+
+PARTS = {"kill": kill, "resume": resume, "ranks": ranks}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -34,8 +34,14 @@ ROWS = {  # what a run has: features, workers, processes, other keys
     "2 workers": dict(workers=2),
     "4 workers": dict(workers=4),
     "DDP x 2": dict(ranks=2),
+    "ZeRO-1 x 2": dict(ranks=2, parallel="zero1"),
+    "FSDP x 2": dict(ranks=2, parallel="fsdp"),
+    "FSDP x 2, whole checkpoints": dict(ranks=2, parallel=dict(type="fsdp", checkpoint="full")),
     "all of these, 1 process": dict(features=FEATURES, workers=2),
     "all of these, DDP x 2": dict(features=FEATURES, workers=2, ranks=2),
+    "accumulation, mixup, 2 workers, FSDP x 2": dict(
+        features=["dropout", "augmentation", "mixup", "accumulation"], workers=2, ranks=2, parallel="fsdp"
+    ),
     "all, by iterations": dict(features=FEATURES, workers=2, by_epoch=False),
 }
 

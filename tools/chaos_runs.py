@@ -21,7 +21,8 @@ from torch import Tensor
 
 from bestiary import registry
 from bestiary.backbones.reading import read_checkpoint
-from bestiary.engine.training.resuming import BEST
+from bestiary.engine.parallel.folder import all_tensors
+from bestiary.engine.training.resuming import BEST, PATTERNS
 from bestiary.tools import train as train_tool
 
 PICTURES, CLASSES, SIDE, BATCH, EPOCHS = 27, 2, 32, 4, 4  # the last batch of an epoch is smaller
@@ -209,9 +210,10 @@ def wait(processes: Sequence[int], limit: float = LIMIT) -> list[int]:
 
 
 def newest(work_dir: Path) -> dict[str, Any]:
-    """What the newest checkpoint of a run holds."""
-    files = [path for path in work_dir.glob("*.pth") if not path.name.startswith(BEST)]
-    return read_checkpoint(max(files, key=lambda path: path.stat().st_mtime_ns))
+    """What the newest checkpoint of a run holds; the parts of a sharded one are put together."""
+    found = [path for pattern in PATTERNS for path in work_dir.glob(pattern) if not path.name.startswith(BEST)]
+    last = max(found, key=lambda path: path.stat().st_mtime_ns)
+    return {"state_dict": all_tensors(last)} if last.is_dir() else read_checkpoint(last)
 
 
 def tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

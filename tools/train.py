@@ -16,6 +16,10 @@ from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
 from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.parallel.choice import KINDS, read_parallel
+from bestiary.engine.parallel.choice import words_of as words_of_parallel
+from bestiary.engine.parallel.folder import is_sharded_checkpoint
+from bestiary.engine.parallel.restarts import attempt, has_saved, note_beginning
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
@@ -40,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--load-partial", action="store_true", help="of --load-from, take the weights that fit")
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
+    parser.add_argument(
+        "--parallel", choices=KINDS, help="what ranks hold: all (ddp), or shares of the optimizer or of everything"
+    )
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
     parser.add_argument(
         "--deterministic", action="store_true", help="the same weights bit for bit in every run on the same machine"
@@ -65,6 +72,7 @@ def train(args: argparse.Namespace) -> None:
         )
         notes += [words_of(loaded) for loaded in found.weights]
     if rank == 0:
+        note_beginning(cfg.work_dir)
         print(f"train {args.config}: {device_words()}, {threads} CPU threads a process; into {cfg.work_dir}")
         for note in notes:
             print(note)
@@ -115,13 +123,19 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         raise InputError("--resume and --load-from: give one; resuming loads the weights, too")
     if args.load_from is not None:
         cfg.load_from, cfg.resume = args.load_from, False
+    if has_saved(cfg.work_dir):
+        args.resume, args.load_from = "auto", None
+        notes.append(f"torchrun has started this job again, {attempt()} times by now")
     if args.resume is not None:
         cfg.resume, cfg.load_from = True, None if args.resume == "auto" else args.resume
         notes.append(f"resume from {'the newest whole checkpoint' if args.resume == 'auto' else args.resume}")
     cfg.load_partial = args.load_partial
-    if cfg.get("load_from") is not None:
+    if cfg.get("load_from") is not None and not (cfg.get("resume") and is_sharded_checkpoint(cfg.load_from)):
         need_checkpoint(cfg.load_from)
-    return notes
+    if args.parallel is not None:
+        cfg.parallel = args.parallel
+    notes.append(words_of_parallel(read_parallel(cfg.get("parallel")), args.launcher != "none"))
+    return [note for note in notes if note is not None]
 
 
 def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float) -> None:
@@ -136,6 +150,9 @@ def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: f
     if scores:
         print(f"  scores: {Path(cfg.work_dir) / 'metrics.json'}")
     if checkpoint := found.get("best", found.get("last")):
+        if checkpoint.is_dir():
+            print(f"one file of its weights: bestiary merge {checkpoint} {checkpoint.with_suffix('.safetensors')}")
+            checkpoint = checkpoint.with_suffix(".safetensors")
         print(f"see predictions: bestiary infer {config} {checkpoint} PICTURES --out FOLDER")
 
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from ...backbones.reading import read_checkpoint
 from ...errors import InputError
+from ..parallel.folder import read_rest, verify
 from .state import KEY
 
-PATTERN = "*.pth"
+PATTERNS = "*.pth", "*.sharded"  # files, and folders of a sharded model
 BEST = "best_"  # begins the names of checkpoints that hold weights without the state of a run
 
 
@@ -30,7 +31,7 @@ def find_resumable(work_dir: str | Path) -> Resumable | None:
         InputError: there are checkpoints, and all are damaged.
     """
     passed, states = [], []
-    for path in Path(work_dir).glob(PATTERN):
+    for path in (path for pattern in PATTERNS for path in Path(work_dir).glob(pattern)):
         if path.name.startswith(BEST):
             continue
         try:
@@ -73,7 +74,7 @@ def look_at(path: str | Path) -> tuple[int, int | None]:
 
 
 def _state_of(path: str | Path) -> tuple[int, int | None] | None:
-    content = read_checkpoint(path, mmap=True)
+    content = read_rest(Path(path))["rest"] if Path(path).is_dir() else read_checkpoint(path, mmap=True)
     meta = content.get("meta") or {}
     if "iter" not in meta or "epoch" not in meta or "message_hub" not in content:
         return None
@@ -87,6 +88,9 @@ def need_whole(path: str | Path) -> None:
         InputError: it is cut off or changed. Other forms pass: they have no checksums.
     """
     path = Path(path)
+    if path.is_dir():
+        verify(path)
+        return
     with open(path, "rb") as file:
         head = file.read(2)
     if head == b"PK":
