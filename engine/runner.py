@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
@@ -19,6 +21,7 @@ from torch import nn
 from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
+from .precision import compile_part, ema_hook, part_to_compile, to_channels_last, use_amp
 
 NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "will be deprecated in future",
@@ -51,8 +54,28 @@ class CheckingRunner(Runner):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
-        check_channels(built.module if isinstance(built, BaseTTAModel) else built)
+        inner = built.module if isinstance(built, BaseTTAModel) else built
+        check_channels(inner)
+        if self.cfg.get("channels_last"):
+            to_channels_last(inner)
         return built
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """As Runner's, where a batch is what one step sees: pictures x processes x accumulative_counts."""
+        if auto_scale_lr and auto_scale_lr.get("enable"):
+            counts = getattr(optim_wrapper, "_accumulative_counts", 1)
+            auto_scale_lr = {**auto_scale_lr, "base_batch_size": auto_scale_lr["base_batch_size"] / counts}
+            if counts > 1:
+                self.logger.info(f"a step sees {counts} batches (accumulative_counts): the learning rate is for all")
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def _maybe_compile(self, target: str) -> None:
+        """`compile='backbone'` and `'model'` are ours; mmengine reads the rest."""
+        if (part := part_to_compile(self.cfg.get("compile"))) is None:
+            super()._maybe_compile(target)
+        else:
+            compile_part(self.model, *part)
+            self.logger.info(f"{part[0]} compiled: the first iterations take longer")
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """The log file gets all; the terminal gets warnings, for ProgressHook tells the rest."""
@@ -149,19 +172,40 @@ def _printing_to(logger: MMLogger, function: Callable) -> Callable:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Put our hooks among the config's custom hooks, those that it does not have yet."""
-    there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
+    """Put our hooks among the config's custom hooks, those that it does not have yet; `EMAHook` becomes ours.
+
+    Raises:
+        InputError: `ema` or `nonfinite` of the config do not fit.
+    """
+    hooks = [_ours(hook) for hook in cfg.get("custom_hooks") or ()]
+    there = {hook.get("type", "").split(".")[-1] for hook in hooks if isinstance(hook, dict)}
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]
+    if (nonfinite := cfg.get("nonfinite", {})) is not None and "NonFiniteHook" not in there:
+        added.append(dict(type="bestiary.NonFiniteHook", **nonfinite))
+    if cfg.get("ema") and "EMAHook" not in there:
+        added.append(ema_hook(cfg.ema))
+    cfg.custom_hooks = [*hooks, *added]
+
+
+def _ours(hook: Any) -> Any:
+    """mmengine's EMAHook by name -> ours, which a step that was left out does not move."""
+    if isinstance(hook, dict) and hook.get("type") in ("EMAHook", "mmengine.EMAHook", "mmdet.EMAHook", "mmseg.EMAHook"):
+        return {**hook, "type": "bestiary.EMAHook"}
+    return hook
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """The runner of a config: the one it names in `runner_type`, FlexibleRunner where it has a `strategy`, or Runner.
 
     Raises:
-        InputError: see `CheckingRunner`.
+        InputError: see `CheckingRunner`; `amp`, `compile`, `ema` or `nonfinite` of the config do not fit.
     """
     add_hooks(cfg)
+    if cfg.get("amp") and cfg.get("optim_wrapper"):
+        use_amp(cfg, torch.cuda.is_available(), cfg.amp)
+    part = part_to_compile(cfg.get("compile"))
+    if cfg.get("strategy") is not None and (part or cfg.get("channels_last")):
+        raise InputError("compile='backbone' or 'model' and channels_last do not go with a strategy: leave one out")
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)
     kind = StrictFlexibleRunner if cfg.get("strategy") is not None else CheckingRunner
