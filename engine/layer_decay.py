@@ -1,8 +1,9 @@
 """Layer-wise learning rates, by the layers that a backbone names itself (as in BEiT, arXiv:2106.08254)."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from ..backbones.base import undecayed
@@ -29,11 +30,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         InputError: no `layer_decay_rate` in 0..1; no module of the model tells its layers; no learning rate to scale.
     """
 
-    def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
-        """mmengine's groups, one a parameter, with the layer's rate."""
-        if prefix:
-            super().add_params(params, module, prefix=prefix, **kwargs)
-            return
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
         rate = self.paramwise_cfg.get("layer_decay_rate")
         if not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise InputError(
@@ -41,6 +39,13 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             )
         if self.base_lr is None:
             raise InputError("LayerDecayConstructor: set optim_wrapper.optimizer.lr, the rate of the head")
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
+        """mmengine's groups, one a parameter, with the layer's rate."""
+        if prefix:
+            super().add_params(params, module, prefix=prefix, **kwargs)
+            return
+        rate = self.paramwise_cfg["layer_decay_rate"]
         layers, top = layers_of(module)
         begin = len(params)
         super().add_params(params, module, **kwargs)
@@ -98,3 +103,27 @@ def _not_decayed(model: nn.Module) -> set[str]:
     for prefix, backbone in _backbones(model).items():
         names |= {f"{prefix}.{name}" if prefix else name for name in backbone.no_weight_decay()}
     return names
+
+
+def need_readable_rates(schedulers: Any, wrapper: Any, scaled: bool) -> None:
+    """Ask that no schedule writes over rates that differ by layer, by `lr_mult`, or are scaled to the batch.
+
+    Args:
+        schedulers: `param_scheduler` of a config.
+        wrapper: the optimizer wrapper, built.
+        scaled: whether `auto_scale_lr` has scaled its rates.
+
+    Raises:
+        InputError: OneCycleLR does, with its one `eta_max`.
+    """
+    steps = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+    cycles = [step for step in steps if isinstance(step, Mapping) and "OneCycle" in str(step.get("type"))]
+    if not cycles or isinstance(cycles[0].get("eta_max"), list | tuple) or not isinstance(wrapper, OptimWrapper):
+        return
+    rates = {group["lr"] for group in wrapper.optimizer.param_groups}
+    if scaled or len(rates) > 1:
+        why = "auto_scale_lr scales them" if scaled else f"they are {len(rates)}, by layer or by lr_mult"
+        raise InputError(
+            f"param_scheduler: OneCycleLR sets every learning rate to its own eta_max, and {why}: take another "
+            "schedule (CosineAnnealingLR behind a LinearLR), or leave the other out"
+        )

@@ -21,6 +21,7 @@ from torch import nn
 from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
+from .layer_decay import need_readable_rates
 from .precision import compile_part, ema_hook, part_to_compile, to_channels_last, use_amp
 
 NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
@@ -68,6 +69,11 @@ class CheckingRunner(Runner):
             if counts > 1:
                 self.logger.info(f"a step sees {counts} batches (accumulative_counts): the learning rate is for all")
         super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As Runner's; OneCycleLR reads no rates of the optimizer, so what makes them differ would be for nothing."""
+        need_readable_rates(scheduler, self.optim_wrapper, bool((self.auto_scale_lr or {}).get("enable")))
+        return super().build_param_scheduler(scheduler)
 
     def _maybe_compile(self, target: str) -> None:
         """`compile='backbone'` and `'model'` are ours; mmengine reads the rest."""
