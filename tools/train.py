@@ -14,12 +14,12 @@ from rich.console import Console
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
-from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
 from bestiary.engine.parallel.choice import KINDS, read_parallel
 from bestiary.engine.parallel.choice import words_of as words_of_parallel
 from bestiary.engine.parallel.folder import is_sharded_checkpoint
 from bestiary.engine.parallel.restarts import attempt, has_saved, note_beginning
+from bestiary.engine.precision import AMP, EMA_MOMENTUM, PARTS, ema_hook, use_amp
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
@@ -42,7 +42,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--load-from", metavar="PATH", help="start from the weights of a checkpoint")
     parser.add_argument("--load-partial", action="store_true", help="of --load-from, take the weights that fit")
-    parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const=True,
+        choices=list(AMP),
+        help="mixed precision; without a value float16 on a GPU, bfloat16 on a CPU",
+    )
+    parser.add_argument("--channels-last", action="store_true", help="convolutions and pictures as (B, H, W, C)")
+    parser.add_argument(
+        "--compile", nargs="?", const="backbone", choices=PARTS, help="compile the backbone, or the whole model"
+    )
+    parser.add_argument(
+        "--ema",
+        nargs="?",
+        const=EMA_MOMENTUM,
+        type=float,
+        metavar="MOMENTUM",
+        help=f"average the weights, and evaluate and save the average; share of the new weights, or {EMA_MOMENTUM}",
+    )
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument(
         "--parallel", choices=KINDS, help="what ranks hold: all (ddp), or shares of the optimizer or of everything"
@@ -101,8 +119,19 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         InputError: a wish that this config cannot serve; a checkpoint that is not there.
     """
     notes = []
-    if args.amp:
-        notes.append(use_amp(cfg, torch.cuda.is_available()))
+    if args.amp is not None:
+        cfg.amp = args.amp
+    if cfg.get("amp"):
+        notes.append(use_amp(cfg, torch.cuda.is_available(), cfg.amp))
+    if args.channels_last:
+        cfg.channels_last = True
+        notes.append("channels last: convolutions and pictures as (B, H, W, C)")
+    if args.compile is not None:
+        cfg.compile = args.compile
+        notes.append(f"the {args.compile} is compiled in the first iteration")
+    if args.ema is not None:
+        cfg.ema = args.ema
+        notes.append(f"weights are averaged with momentum {ema_hook(args.ema)['momentum']}: the average is evaluated")
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
         notes.append(f"seed {args.seed}")

@@ -57,6 +57,25 @@ def test_what_is_printed(tiny, tmp_path, capsys, monkeypatch):
     assert Path("work_dirs/segmentation/iter_2.pth").is_file()
 
 
+def test_precision_memory_order_and_average_by_options(tiny, tmp_path, capsys):
+    argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_iters=2"]
+    assert train_tool.main([*argv, "--amp", "bf16", "--channels-last", "--ema", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "mixed precision: optim_wrapper.type='AmpOptimWrapper', bfloat16 on the CPU" in out
+    assert "channels last: convolutions and pictures as (B, H, W, C)" in out
+    assert "weights are averaged with momentum 0.5: the average is evaluated" in out
+    saved = torch.load(tmp_path / "iter_2.pth", weights_only=True)
+    raw, average = saved["ema_state_dict"], saved["state_dict"]
+    assert raw.keys() - {"steps"} == {f"module.{key}" for key in average}
+    name = "decode_head.conv_seg.weight"
+    assert not torch.equal(raw[f"module.{name}"], average[name])
+    if not torch.cuda.is_available():
+        assert "amp: float16 does not train on a CPU: take bf16" in fails(
+            capsys, train_tool.main, *argv, "--amp", "fp16"
+        )
+    assert "ema: momentum 7.0 must be in 0..1" in fails(capsys, train_tool.main, *argv, "--ema", "7")
+
+
 def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path)]
     more = ["--cfg-options", "train_cfg.max_iters=6"]
