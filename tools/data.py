@@ -1,7 +1,7 @@
-"""Data sets: make the bundled digits, check those of a config, verify a download, prepare other forms.
+"""Data sets: make the bundled digits, check those of a config, verify or unpack a download, prepare other forms.
 
 bestiary data digits data/digits; bestiary data check CONFIG; bestiary data verify coco data/coco; bestiary data prepare
-yolo SRC DST.
+yolo SRC DST; bestiary data unpack ARCHIVE FOLDER.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from bestiary.inputs.prepare.voc import from_voc
 from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
+from bestiary.inputs.unpack import unpack
 from bestiary.tools.options import ConfigOptions, need, read_config
 
 TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
@@ -43,7 +44,7 @@ WHAT = (
 def main(argv: list[str] | None = None) -> int:
     """Parse, make or check, print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare|unpack")
     digits = commands.add_parser("digits", help="write handwritten digits on photographs as COCO, ADE20K and ImageNet")
     digits.add_argument("root", help="folder to make, as data/digits")
     digits.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
@@ -75,11 +76,16 @@ def main(argv: list[str] | None = None) -> int:
         "--val", type=float, metavar="SHARE", help="hold out, where the source has no split (0.2; ISIC 0.3)"
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the choice (0)")
-    for command in (digits, check, verify, prepare):
+    archive = commands.add_parser("unpack", help="unpack a zip or tar archive, inside of its folder or not at all")
+    archive.add_argument("archive", help="zip or tar file; tar may be packed by gz, bz2 or xz")
+    archive.add_argument("folder", help="where to; made if it is not there")
+    for command in (digits, check, verify, prepare, archive):
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
     return run_guarded(
-        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data)[args.command](args),
+        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data, unpack=unpack_archive)[
+            args.command
+        ](args),
         args.debug,
     )
 
@@ -198,6 +204,16 @@ def prepare_data(args: argparse.Namespace) -> None:
     else:
         lines = dict(ade20k=prepare_ade20k, synapse=prepare_synapse)[args.name](args.source, args.target)
     print("\n".join(lines))
+
+
+def unpack_archive(args: argparse.Namespace) -> None:
+    """Unpack and say how much.
+
+    Raises:
+        InputError: see `unpack`.
+    """
+    files, size = unpack(args.archive, args.folder)
+    print(f"{args.folder}: {files:,} files, {size / 2**20:,.1f} MiB, of {args.archive}")
 
 
 if __name__ == "__main__":
