@@ -31,7 +31,7 @@ from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
 from bestiary.inputs.unpack import unpack
-from bestiary.tools.options import ConfigOptions, need, read_config
+from bestiary.tools.options import ConfigOptions, add_safe_option, need, read_config
 
 TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
 KINDS = (*TO_COCO, "ade20k", *YEARS, "synapse", "shards")
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="look for mistakes in the data that a config names")
     check.add_argument("config", help="config file, or the name of one that ships")
     check.add_argument("--cfg-options", nargs="+", action=ConfigOptions, metavar="KEY=VALUE", help="change entries")
+    add_safe_option(check)
     verify = commands.add_parser("verify", help="say what is missing of a downloaded data set, and where")
     verify.add_argument("name", choices=list(LAYOUTS), help="which")
     verify.add_argument("root", help="its folder, as data/coco")
