@@ -24,7 +24,7 @@ from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
-from .training.batches import leave_signals_to_main
+from .training.batches import leave_signals_to_main, name_unreadable
 from .training.checkpoint_hook import INTERRUPTED
 from .training.state import KEY as STATE
 from .training.state import restore
@@ -36,7 +36,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook", "BadSamplesHook")
 
 
 class CheckingRunner(Runner):
@@ -112,9 +112,10 @@ class CheckingRunner(Runner):
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """As Runner's; workers leave signals to the main process."""
+        """As Runner's; workers leave signals to the main process, and name what they cannot read."""
         loader = Runner.build_dataloader(*args, **kwargs)
         leave_signals_to_main(loader)
+        name_unreadable(loader)
         return loader
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
