@@ -14,6 +14,7 @@ import torch.distributed as dist
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from ..compat.workers import explain_death
 from ..errors import InputError
 
 RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes on the machine
@@ -111,6 +112,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
+    if isinstance(error, RuntimeError) and (death := explain_death(error)) is not None:
+        return death
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
         name, scope, kind = found.groups()
         return f"config: {unknown_type(name, scope, kind)}"

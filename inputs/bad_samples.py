@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -148,6 +149,8 @@ def why_unreadable(error: BaseException) -> str | None:
     if isinstance(error, OSError):  # PIL's, too
         if error.errno in NOT_DATA or not _in_reading(error):
             return None
+        if isinstance(error, UnidentifiedImageError):
+            return "cannot be decoded as a picture"
         return (error.strerror or str(error)).strip() or type(error).__name__
     if isinstance(error, AssertionError) and "failed to load image" in str(error):  # mmcv, where OpenCV gives up
         return "cannot be decoded as a picture"

@@ -1,4 +1,4 @@
-"""A run with samples that cannot be read: named, or replaced, counted and listed; the same for any number of workers."""
+"""A run with samples that cannot be read: named, or replaced and listed; the same for any number of workers."""
 
 import copy
 import json
