@@ -6,6 +6,8 @@ and the serialised lists of a data set in memory.
 
 import functools
 import inspect
+import pickle
+import re
 import zipfile
 from types import ModuleType
 from typing import Any
@@ -42,8 +44,13 @@ class _Torch(ModuleType):
 
 def _weights_only(load: Any) -> Any:
     @functools.wraps(load)
-    def load_weights_only(*args, **kwargs):
-        return load(*args, **{**kwargs, "weights_only": True})
+    def load_weights_only(file, *args, **kwargs):
+        try:
+            return load(file, *args, **{**kwargs, "weights_only": True})
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f"the file asks for {found[1]!r}, which no checkpoint of weights needs" if found else str(error)
+            raise InputError(f"{file}: {what}: it was not loaded; get it from a source that you trust") from error
 
     return load_weights_only
 
