@@ -15,6 +15,7 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from ..compat.workers import explain_death
 from ..errors import InputError
 from .parallel import lifeline
 from .parallel.logs import to_rank_log
@@ -146,6 +147,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
+    if isinstance(error, RuntimeError) and (death := explain_death(error)) is not None:
+        return death
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
         name, scope, kind = found.groups()
         return f"config: {unknown_type(name, scope, kind)}"

@@ -33,7 +33,7 @@ from .parallel.logs import log_every_rank
 from .parallel.runner import SharingRunner
 from .precision import compile_part, ema_hook, part_to_compile, to_channels_last, use_amp
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
-from .training.batches import close_workers, leave_signals_to_main
+from .training.batches import close_workers, leave_signals_to_main, name_unreadable
 from .training.state import KEY as STATE
 from .training.state import restore
 from .training.stopping import StopRequest, ValidationLeft
@@ -44,7 +44,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook", "BadSamplesHook")
 
 
 class CheckingRunner(SharingRunner):
@@ -158,9 +158,10 @@ class CheckingRunner(SharingRunner):
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """As Runner's; workers leave signals to the main process."""
+        """As Runner's; workers leave signals to the main process, and name what they cannot read."""
         loader = Runner.build_dataloader(*args, **kwargs)
         leave_signals_to_main(loader)
+        name_unreadable(loader)
         return loader
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:

@@ -54,7 +54,7 @@ def infer(args: argparse.Namespace) -> None:
     out = Path(args.out)
     need_checkpoint(args.checkpoint)
     pictures = find_pictures(args.pictures, out)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.safe_config)
     predictor = Predictor(cfg, args.checkpoint, args.device)
     records: list[dict[str, Any]] = []
     shown: list[tuple[Path, Picture, Prediction]] = []

@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
         metavar="KEY=VALUE",
         help="change entries of the config: train_cfg.max_epochs=3 'model.neck.in_channels=[64,128]'",
     )
+    add_safe_option(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     if not launcher:
         return
@@ -51,6 +52,15 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
     )
     # torch.distributed.launch gives it; torchrun sets the environment instead.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_safe_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--safe-config`, of every tool that reads a config."""
+    parser.add_argument(
+        "--safe-config",
+        action="store_true",
+        help="refuse a config that is more than data: literals, dict(...), _base_, arithmetic; in its bases, too",
+    )
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +92,7 @@ def read_config(args: argparse.Namespace) -> Config:
         raise InputError(
             "started by torchrun, and --launcher is none: each process would train alone; add --launcher pytorch"
         )
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.safe_config)
     if (paths := getattr(args, "own_data", None)) is not None:
         name_data(cfg, paths)
     if wants_data(cfg):

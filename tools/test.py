@@ -66,7 +66,7 @@ def test(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     need(cfg, args.config, "model", "test_dataloader", "test_evaluator", "test_cfg")
     if args.data is not None:
-        take_data(cfg, args.data)
+        take_data(cfg, args.data, args.safe_config)
     rank, local_rank, _ = ranks(args.launcher)
     set_threads(args.launcher, args.threads)
     need_checkpoint(args.checkpoint)
@@ -91,14 +91,14 @@ def test(args: argparse.Namespace) -> None:
         print(f"scores: {Path(cfg.work_dir) / 'metrics.json'}")
 
 
-def take_data(cfg: Config, name: str) -> None:
+def take_data(cfg: Config, name: str, safe: bool = False) -> None:
     """Put another config's test data and metrics into `cfg`; how pictures are prepared and batched stays.
 
     Raises:
         InputError: there is no such config; it has no test data.
     """
     beside = f"_base_/datasets/{name.removesuffix('.py')}.py"
-    other = load_config(beside if "/" not in name and (SHIPPED / beside).is_file() else name)
+    other = load_config(beside if "/" not in name and (SHIPPED / beside).is_file() else name, safe=safe)
     need(other, name, "test_dataloader", "test_evaluator")
     pipeline = base_dataset(cfg.test_dataloader.dataset).get("pipeline")
     dataset = copy.deepcopy(other.test_dataloader.dataset)

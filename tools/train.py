@@ -109,6 +109,7 @@ def train(args: argparse.Namespace) -> None:
             cfg,
             hook_of(runner, "ResultsHook").scores,
             time.monotonic() - began,
+            hook_of(runner, "BadSamplesHook").words(),
         )
 
 
@@ -167,8 +168,8 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float) -> None:
-    """Print where the results are and what the last evaluation gave."""
+def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float, unread: str = "") -> None:
+    """Print where the results are, what the last evaluation gave, and what could not be read."""
     found = checkpoints_of(cfg.work_dir)
     processes = get_world_size()
     if scores:
@@ -176,6 +177,8 @@ def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: f
     print(f"trained in {clock(seconds)}{f' by {processes} processes' if processes > 1 else ''}: {cfg.work_dir}")
     for kind, path in found.items():
         print(f"  {kind} checkpoint: {path}")
+    if unread:
+        print(f"  {unread}")
     if scores:
         print(f"  scores: {Path(cfg.work_dir) / 'metrics.json'}")
     if checkpoint := found.get("best", found.get("last")):

@@ -17,3 +17,4 @@ log_level = "INFO"
 load_from = None
 resume = False
 randomness = dict(seed=0)
+bad_samples = dict(allowed=0)  # unreadable samples that a training may replace by others, and lists
