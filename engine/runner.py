@@ -26,7 +26,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "ReportHook")
 
 
 class CheckingRunner(Runner):
@@ -149,8 +149,10 @@ def _printing_to(logger: MMLogger, function: Callable) -> Callable:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Put our hooks among the config's custom hooks, those that it does not have yet."""
+    """Put our hooks among the config's custom hooks, those that it does not have yet; `report=False` leaves the page out."""
     there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
+    if not cfg.get("report", True):
+        there.add("ReportHook")
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]
 

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
+    parser.add_argument("--no-report", action="store_true", help="keep no evidence and write no report.html at the end")
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
 
@@ -79,6 +80,8 @@ def train(args: argparse.Namespace) -> None:
             hook_of(runner, "ResultsHook").scores,
             time.monotonic() - began,
         )
+        if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
+            print(f"report: {page}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -112,6 +115,8 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         start = args.resume if args.resume != "auto" else last or "the beginning: the work directory has no checkpoint"
         notes.append(f"resume from {start}")
     cfg.load_partial = args.load_partial
+    if args.no_report:
+        cfg.report = False
     if cfg.get("load_from") is not None:
         need_checkpoint(cfg.load_from)
     return notes

@@ -17,3 +17,4 @@ log_level = "INFO"
 load_from = None
 resume = False
 randomness = dict(seed=0)
+report = True  # report.html in the work directory at the end of a training
