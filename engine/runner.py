@@ -149,7 +149,7 @@ def _printing_to(logger: MMLogger, function: Callable) -> Callable:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Put our hooks among the config's custom hooks, those that it does not have yet; `report=False` leaves the page out."""
+    """Put our hooks among the config's custom hooks, those that it lacks; `report=False` leaves out the report's."""
     there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
     if not cfg.get("report", True):
         there.add("ReportHook")

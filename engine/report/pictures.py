@@ -52,9 +52,10 @@ def _class_card(entry: dict[str, Any], names: list[str]) -> str:
     size = max(1, round(width * factor)), max(1, round(height * factor))
     scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
     truth = ", ".join(name_of(names, k) for k in entry["truth"]) or "none"
+    kinds = ["right" if label in entry["truth"] else "wrong" for label, _ in entry["found"]]
     found = [
-        f'<span class="{"right" if label in entry["truth"] else "wrong"}">{escape(name_of(names, label))} {score:.2f}</span>'
-        for label, score in entry["found"]
+        f'<span class="{kind}">{escape(name_of(names, label))} {score:.2f}</span>'
+        for kind, (label, score) in zip(kinds, entry["found"], strict=True)
     ]
     said = ", ".join(f"{name_of(names, label)} {score:.2f}" for label, score in entry["found"]) or "none"
     name = Path(entry["path"]).name

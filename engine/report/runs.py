@@ -19,8 +19,8 @@ NOT_LOSSES = {"lr", "base_lr", "time", "data_time", "memory", "iter", "epoch", "
 class Run:
     """A work directory.
 
-    `rows`: what was logged while it trained, `step` is the iteration; `evaluations`: iter, epoch, scores; `starts`: each
-    time that it was started or resumed; `state`: 'finished', 'running', 'stopped' or 'unknown', `words` say it in full.
+    `rows`: what was logged while it trained, `step` is the iteration; `evaluations`: iter, epoch, scores; `starts`:
+    each time that it was started or resumed; `state`: 'finished', 'running', 'stopped', 'unknown', in full in `words`.
     """
 
     folder: Path

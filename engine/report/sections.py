@@ -161,7 +161,7 @@ def classes(run: Run, evidence: Evidence | None) -> str:
     if (pair := confusion_of(evidence)) is not None:
         notes = {
             "classes": "Pictures by true class and best class.",
-            "objects": f"Detections of a score from {SHOWN} on beside objects, matched by box at an IoU of 0.5 whatever "
+            "objects": f"Detections of a score from {SHOWN} on beside objects, matched by box at IoU 0.5, whatever "
             "the class; “nothing” stands for missed objects (column) and false detections (row).",
             "regions": "Pixels by true class and prediction.",
         }
@@ -265,7 +265,7 @@ def pictures(evidence: Evidence | None, count: int) -> str:
     if evidence is None:
         return ""
     measures = {
-        "classes": "by the probability of the true class, wrong answers last. Bold: the truth; then the model's best classes.",
+        "classes": "by the probability of the true class, wrong answers last. Bold: the truth; then the best classes.",
         "labels": "by the likelihood of all labels together. Bold: the truth; then what the model says.",
         "objects": f"by panoptic quality of the boxes with a score from {SHOWN} on.",
         "regions": "by the mean IoU of a picture's classes.",
