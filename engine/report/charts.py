@@ -17,6 +17,7 @@ POINTS = 240  # of a line; more would not be seen
 DIGIT = 6.3  # width of a digit of 11 px
 CELLS = 30  # rows of a confusion matrix that are drawn
 NAME = 14  # letters of a name beside it
+FLAT = 3  # letters of a name that stands above its column as it is, longer ones on their side
 
 
 @dataclass
@@ -94,8 +95,6 @@ def line_chart(
     everything = np.concatenate([y for _, _, y in drawn])
     log = y_range is None and everything.min() > 0 and everything.max() / everything.min() > 50
     x_low, x_high = x_range or (min(x.min() for _, x, _ in drawn), max(x.max() for _, x, _ in drawn))
-    if 0 < x_low < x_high / 2:
-        x_low = 0.0
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
     y_low, y_high, y_ticks = _y_axis(everything, y_range, log)
@@ -142,6 +141,15 @@ def line_chart(
     )
 
 
+def _cell(count: int, share: float | None) -> str:
+    """At most four signs."""
+    if share is not None:
+        return f"{100 * share:.0f}" if share >= 0.005 else "·"
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.0f}M"
+
+
 def _class(line: Line) -> str:
     return "grey" if line.colour is None else f"c{line.colour % COLOURS}"
 
@@ -167,10 +175,12 @@ def _y_axis(values: NDArray, y_range: tuple[float, float] | None, log: bool) -> 
     return low, high, ticks(low, high, round((high - low) / step))
 
 
-def matrix_chart(title: str, counts: NDArray[np.int64], names: Sequence[str], note: str = "") -> str:
+def matrix_chart(
+    title: str, counts: NDArray[np.int64], names: Sequence[str], note: str = "", percent: bool = False
+) -> str:
     """Counts by truth (rows) and prediction (columns): shares of a row by colour, few classes with their numbers.
 
-    Of more than CELLS classes those with the most mistakes are drawn.
+    Of more than CELLS classes those with the most mistakes are drawn. `percent`: the numbers are shares of a row.
     """
     shown, said = np.arange(len(names)), ""
     if len(names) > CELLS:
@@ -181,9 +191,8 @@ def matrix_chart(title: str, counts: NDArray[np.int64], names: Sequence[str], no
     cell = 34 if len(shown) <= 12 else 24 if len(shown) <= 20 else 17
     labels = [str(names[k]) if len(str(names[k])) <= NAME else str(names[k])[: NAME - 1] + "…" for k in shown]
     longest = max(len(label) for label in labels)
-    steep = longest > 3
     left = 24 + 7 * longest
-    top = (30 + 7 * longest) if steep else 42
+    top = 42 if longest <= FLAT else 30 + 7 * longest
     width, height = left + cell * len(shown) + 8, top + cell * len(shown) + 8
     body = [
         f'<text class="label" x="{left}" y="12">prediction</text>',
@@ -195,6 +204,7 @@ def matrix_chart(title: str, counts: NDArray[np.int64], names: Sequence[str], no
         body.append(
             f'<text class="tick" x="{left - 6}" y="{top + middle + 4:.1f}" text-anchor="end">{escape(label)}</text>'
         )
+        steep = len(label) > FLAT
         turn = f' transform="rotate(-90 {left + middle + 4:.1f} {top - 6})"' if steep else ""
         anchor = "start" if steep else "middle"
         x = left + middle + (4 if steep else 0)
@@ -217,7 +227,7 @@ def matrix_chart(title: str, counts: NDArray[np.int64], names: Sequence[str], no
                 strong = " strong" if share > 0.5 else ""
                 body.append(
                     f'<text class="count{strong}" x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle">'
-                    f"{number(count)}</text>"
+                    f"{_cell(count, share if percent else None)}</text>"
                 )
     right = counts.diagonal().sum() / max(counts.sum(), 1)
     alt = f"{title}: {len(names)} by {len(names)}, {right:.1%} of {counts.sum():,} on the diagonal."

@@ -143,16 +143,15 @@ class ObjectsCollector(Collector):
         self.objects += np.bincount(truth.labels[~crowd], minlength=self.classes)
         shown = found.above(SHOWN)
         single = Detection(truth.boxes[~crowd], truth.labels[~crowd])
-        pairs = pair(shown, single)
-        self._confuse(pairs, shown, single, results[0, : len(shown.labels)] == IGNORED)
-        right = sum(shown.labels[n] == single.labels[g] for n, g, _ in pairs)
+        self._confuse(pair(shown, single), shown, single, results[0, : len(shown.labels)] == IGNORED)
+        value, right = quality(shown, single)
         self.extremes.add(
-            quality(pairs, shown, single),
+            value,
             lambda: {
                 "path": _path(sample, info),
                 "truth": pack_objects(with_masks(truth, known)),
                 "found": pack_objects(prediction_of(sample, SHOWN)),
-                "right": int(right),
+                "right": right,
             },
         )
 

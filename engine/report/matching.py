@@ -51,12 +51,18 @@ def match(
     return results
 
 
-def pair(found: Detection, truth: Detection, threshold: float = 0.5) -> list[tuple[int, int, float]]:
-    """Detections and objects that belong together whatever their classes, one to one: (detection, object, IoU).
+def pair(
+    found: Detection, truth: Detection, threshold: float = 0.5, one_class: bool = False
+) -> list[tuple[int, int, float]]:
+    """Detections and objects that belong together, one to one: (detection, object, IoU), the highest IoU first.
 
-    Pairs of an IoU of at least `threshold`, the highest first; for a confusion matrix and for drawing.
+    Args:
+        threshold: of IoU, at least.
+        one_class: only of one class; else whatever their classes, as a confusion matrix wants it.
     """
     iou = overlaps(found.boxes, truth.boxes, np.zeros(len(truth.labels), bool))
+    if one_class:
+        iou[found.labels[:, None] != truth.labels[None]] = 0
     rows, columns = np.nonzero(iou >= threshold)
     pairs, used, taken = [], set(), set()
     for place in np.argsort(-iou[rows, columns], kind="stable"):
@@ -68,11 +74,12 @@ def pair(found: Detection, truth: Detection, threshold: float = 0.5) -> list[tup
     return pairs
 
 
-def quality(pairs: list[tuple[int, int, float]], found: Detection, truth: Detection) -> float:
-    """Panoptic quality of a picture's boxes (arXiv:1801.00868), all classes together: 1 is perfect, 0 nothing found.
+def quality(found: Detection, truth: Detection) -> tuple[float, int]:
+    """Panoptic quality of a picture's boxes (arXiv:1801.00868), all classes together, and the number of right ones.
 
-    The sum of IoU over pairs of one class, over pairs + half the detections and half the objects without one.
+    The sum of IoU over pairs of one class, over pairs + half the detections and half the objects without one: 1 is
+    perfect, 0 nothing found.
     """
-    right = [iou for n, g, iou in pairs if found.labels[n] == truth.labels[g]]
+    right = [iou for _, _, iou in pair(found, truth, one_class=True)]
     alone = len(found.labels) + len(truth.labels) - 2 * len(right)
-    return sum(right) / (len(right) + alone / 2) if right or alone else 1.0
+    return (sum(right) / (len(right) + alone / 2) if right or alone else 1.0), len(right)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -80,29 +81,30 @@ def duration(run: Run) -> float:
 
 def curves(runs: Sequence[Run]) -> str:
     """Loss, parts of it, learning rate, scores, throughput over iterations; several runs on one axis."""
-    several = len(runs) > 1
+    several, extent = len(runs) > 1, (0, max(1, *(run.iteration for run in runs)))
     found = []
+
+    def draw(title: str, lines: Sequence[Line], label: str, **more: Any) -> None:
+        found.append(line_chart(title, lines, "iteration", label, x_range=extent, **more))
 
     def chart(title: str, key: str, label: str, mean: bool = True) -> None:
         lines = [Line(run.name if several else "", *run.curve(key), colour=n % COLOURS) for n, run in enumerate(runs)]
-        found.append(line_chart(title, lines, "iteration", label, mean=mean))
+        draw(title, lines, label, mean=mean)
 
     chart("Training loss", "loss", "loss")
     names = list(dict.fromkeys(name for run in runs for name in run.scores))
     for title, group in _groups(names):
         lines = _score_lines(runs, group, several)
         if any(len(line.x) > 1 for line in lines):
-            found.append(line_chart(title, lines, "iteration", "score, 0 to 1", mean=False))
+            draw(title, lines, "score, 0 to 1", mean=False)
     if not several:
         parts = [name for name in runs[0].losses() if name != "loss"][:COLOURS]
         if len(parts) > 1:
             lines = [Line(name, *runs[0].curve(name), colour=n) for n, name in enumerate(parts)]
-            found.append(line_chart("Parts of the loss", lines, "iteration", "loss"))
+            draw("Parts of the loss", lines, "loss")
     chart("Learning rate", "lr", "learning rate", mean=False)
     lines = [Line(run.name if several else "", *words.pace(run), colour=n % COLOURS) for n, run in enumerate(runs)]
-    found.append(
-        line_chart("Throughput", lines, "iteration", "pictures/s", note="All processes together, while training.")
-    )
+    draw("Throughput", lines, "pictures/s", note="All processes together, while training.")
     chart("Norm of the gradient", "grad_norm", "norm")
     there = [text for text in found if text]
     return f'<div class="grid">{"".join(there)}</div>' if there else ""
@@ -163,15 +165,19 @@ def classes(run: Run, evidence: Evidence | None) -> str:
             "classes": "Pictures by true class and best class.",
             "objects": f"Detections of a score from {SHOWN} on beside objects, matched by box at IoU 0.5, whatever "
             "the class; “nothing” stands for missed objects (column) and false detections (row).",
-            "regions": "Pixels by true class and prediction.",
+            "regions": "Pixels by true class and prediction, in percent of the row; a dot is less than half a percent.",
         }
-        charts.append(matrix_chart("Confusion matrix", *pair, note=notes[evidence.kind] + " Colour: share of the row."))
+        note = f"{notes[evidence.kind]} Colour: share of the row."
+        charts.append(matrix_chart("Confusion matrix", *pair, note, percent=evidence.kind == "regions"))
         parts.append(_mistakes(*pair))
     counted = f"{evidence.pictures:,} of {evidence.total:,} pictures" if evidence.pictures < evidence.total else ""
     missing = f"parts of {evidence.parts} of {evidence.world} processes" if evidence.parts < evidence.world else ""
     said = "; ".join(text for text in (counted, missing) if text)
     intro = f"From the evaluation at iteration {evidence.iter:,}" + (f": {said}." if said else ".")
-    return f'<p class="note">{escape(intro)}</p><div class="grid wide">{"".join(charts)}</div>{"".join(parts)}'
+    parts = [part for part in parts if part]
+    # Beside two charts a table each; beside one chart all of them.
+    tables = "".join(f"<div>{part}</div>" for part in (parts if len(charts) > 1 else ["".join(parts)]))
+    return f'<p class="note">{escape(intro)}</p><div class="grid wide">{"".join(charts)}{tables}</div>'
 
 
 def _class_table(evidence: Evidence, found: Sequence[ClassCurve], run: Run) -> str:

@@ -148,11 +148,14 @@ def test_detections_inside_a_crowd_are_no_false_ones():
 def test_quality_of_a_picture():
     truth = Detection(np.array([[0, 0, 10, 10], [20, 20, 30, 30]], np.float32), np.array([0, 1]))
     found = Detection(np.array([[0, 0, 10, 8], [40, 40, 50, 50]], np.float32), np.array([0, 1]), np.array([0.9, 0.8]))
-    pairs = matching.pair(found, truth)
-    assert [(n, g) for n, g, _ in pairs] == [(0, 0)]
-    assert matching.quality(pairs, found, truth) == pytest.approx(0.8 / (1 + 0.5 + 0.5))
+    assert [(n, g) for n, g, _ in matching.pair(found, truth)] == [(0, 0)]
+    assert matching.quality(found, truth) == (pytest.approx(0.8 / (1 + 0.5 + 0.5)), 1)
     nothing = Detection(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0))
-    assert matching.quality([], nothing, nothing) == 1 and matching.quality([], nothing, truth) == 0
+    assert matching.quality(nothing, nothing) == (1, 0) and matching.quality(nothing, truth) == (0, 0)
+    # A detection of another class that fits better takes nothing from the right one.
+    better = Detection(np.concatenate([found.boxes, truth.boxes[:1]]), np.array([0, 1, 1]), np.array([0.9, 0.8, 0.7]))
+    assert matching.quality(better, truth) == (pytest.approx(0.8 / (1 + 1 + 0.5)), 1)
+    assert [(n, g) for n, g, _ in matching.pair(better, truth)] == [(2, 0)]
 
 
 def classified(rng, count, classes):
