@@ -31,7 +31,8 @@ def picture_cards(evidence: Evidence, entries: list[dict[str, Any]]) -> str:
     """A figure a picture."""
     names = [str(name) for name in evidence.classes]
     if evidence.kind in ("classes", "labels"):
-        return f'<div class="cards small">{"".join(_class_card(entry, names) for entry in entries)}</div>'
+        cards = [_class_card(evidence.kind, entry, names) for entry in entries]
+        return f'<div class="cards small">{"".join(cards)}</div>'
     colours = colours_for(max(len(names), 1), evidence.palette)
     cards = [_drawn_card(evidence.kind, entry, names, colours) for entry in entries]
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -45,7 +46,7 @@ def _original(path: str, size: tuple[int, int]) -> tuple[Picture, str]:
         return np.full((*size, 3), 128, np.uint8), " (the picture is no longer there)"
 
 
-def _class_card(entry: dict[str, Any], names: list[str]) -> str:
+def _class_card(kind: str, entry: dict[str, Any], names: list[str]) -> str:
     picture, gone = _original(entry["path"], (48, 48))
     height, width = picture.shape[:2]
     factor = PLAIN / max(height, width)
@@ -53,16 +54,19 @@ def _class_card(entry: dict[str, Any], names: list[str]) -> str:
     scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
     truth = ", ".join(name_of(names, k) for k in entry["truth"]) or "none"
     kinds = ["right" if label in entry["truth"] else "wrong" for label, _ in entry["found"]]
+    if kind == "classes":  # the best is the answer, the others are what it might have been
+        kinds[1:] = ["also"] * len(kinds[1:])
     found = [
-        f'<span class="{kind}">{escape(name_of(names, label))} {score:.2f}</span>'
-        for kind, (label, score) in zip(kinds, entry["found"], strict=True)
+        f'<span class="{state}">{escape(name_of(names, label))} {score:.2f}</span>'
+        for state, (label, score) in zip(kinds, entry["found"], strict=True)
     ]
     said = ", ".join(f"{name_of(names, label)} {score:.2f}" for label, score in entry["found"]) or "none"
     name = Path(entry["path"]).name
     return (
         f'<figure class="card"><img src="{data_uri(scaled)}" width="{size[0]}" height="{size[1]}" '
         f'alt="{escape(name)}: truth {escape(truth)}, prediction {escape(said)}">'
-        f"<figcaption><b>{escape(truth)}</b> {' '.join(found) or 'none'}"
+        f'<figcaption><span class="row">truth <b>{escape(truth)}</b></span>'
+        f'<span class="row">says {" ".join(found) or "none"}</span>'
         f"<small>{escape(name)}{gone}</small></figcaption></figure>"
     )
 

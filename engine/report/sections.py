@@ -271,8 +271,8 @@ def pictures(evidence: Evidence | None, count: int) -> str:
     if evidence is None:
         return ""
     measures = {
-        "classes": "by the probability of the true class, wrong answers last. Bold: the truth; then the best classes.",
-        "labels": "by the likelihood of all labels together. Bold: the truth; then what the model says.",
+        "classes": "by the probability of the true class, wrong answers last.",
+        "labels": "by the likelihood of all labels together.",
         "objects": f"by panoptic quality of the boxes with a score from {SHOWN} on.",
         "regions": "by the mean IoU of a picture's classes.",
     }
