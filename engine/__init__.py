@@ -11,6 +11,7 @@ from . import (  # noqa: F401  (they register what configs name)
     nonfinite,
     optimizers,
     progress,
+    report,
     results,
     training,
 )

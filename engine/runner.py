@@ -44,7 +44,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook", "BadSamplesHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook", "BadSamplesHook", "ReportHook")
 
 
 class CheckingRunner(SharingRunner):
@@ -301,7 +301,7 @@ def _flat(schedulers: list | dict | None) -> list:
 def add_hooks(cfg: Config) -> None:
     """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save.
 
-    mmengine's EMAHook and CheckpointHook become ours, which have the same arguments.
+    `report=False` leaves out the report's. mmengine's EMAHook and CheckpointHook become ours, which have the same arguments.
 
     Raises:
         InputError: `ema` or `nonfinite` of the config do not fit.
@@ -310,6 +310,8 @@ def add_hooks(cfg: Config) -> None:
     cfg.default_hooks.checkpoint = _ours(cfg.default_hooks.checkpoint)
     hooks = [_ours(hook) for hook in cfg.get("custom_hooks") or ()]
     there = {hook.get("type", "").split(".")[-1] for hook in hooks if isinstance(hook, dict)}
+    if not cfg.get("report", True):
+        there.add("ReportHook")
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
     if (nonfinite := cfg.get("nonfinite", {})) is not None and "NonFiniteHook" not in there:
         added.append(dict(type="bestiary.NonFiniteHook", **nonfinite))

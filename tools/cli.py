@@ -16,6 +16,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "convert": "rename weights between our keys, timm's and the authors'",
     "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
+    "report": "make the HTML page of a training: curves, classes, pictures, config and machine",
     "flops": "parameters and multiply-adds of a config's model",
     "benchmark": "measure speed and memory on this machine",
     "chaos": "break training runs on purpose, and measure what is lost",

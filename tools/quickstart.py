@@ -223,6 +223,9 @@ def show(summary: dict, path: Path) -> None:
     console.print(f"{clock(summary['seconds']['total'])} in all; the same in {path}", highlight=False)
     for task in TASKS:
         console.print(f"pictures: {ROOT / 'pictures' / task.name / 'sheet.png'}", highlight=False, soft_wrap=True)
+    for page in (ROOT / task.name / "report.html" for task in TASKS):
+        if page.is_file():  # a run may leave it out
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--deterministic", action="store_true", help="the same weights bit for bit in every run on the same machine"
     )
+    parser.add_argument("--no-report", action="store_true", help="keep no evidence and write no report.html at the end")
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
 
@@ -111,6 +112,8 @@ def train(args: argparse.Namespace) -> None:
             time.monotonic() - began,
             hook_of(runner, "BadSamplesHook").words(),
         )
+        if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
+            print(f"report: {page}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -160,6 +163,8 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         cfg.resume, cfg.load_from = True, None if args.resume == "auto" else args.resume
         notes.append(f"resume from {'the newest whole checkpoint' if args.resume == 'auto' else args.resume}")
     cfg.load_partial = args.load_partial
+    if args.no_report:
+        cfg.report = False
     if cfg.get("load_from") is not None and not (cfg.get("resume") and is_sharded_checkpoint(cfg.load_from)):
         need_checkpoint(cfg.load_from)
     if args.parallel is not None:
