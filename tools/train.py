@@ -15,11 +15,21 @@ from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
 from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.loggers import add_loggers, loggers_of
+from bestiary.engine.loggers.hook import loggers_in
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config, shortened
+from bestiary.tools.options import (
+    add_data_option,
+    add_log_option,
+    add_options,
+    device_words,
+    need,
+    read_config,
+    shortened,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
+    add_log_option(parser)
+    parser.add_argument(
+        "--log-checkpoints", action="store_true", help="wandb and mlflow keep the last and the best checkpoint, too"
+    )
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
 
@@ -79,6 +93,8 @@ def train(args: argparse.Namespace) -> None:
             hook_of(runner, "ResultsHook").scores,
             time.monotonic() - began,
         )
+        for logger in loggers_in(runner.visualizer):
+            print(f"  {logger.words()}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -87,7 +103,7 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     Raises:
         InputError: a wish that this config cannot serve; a checkpoint that is not there.
     """
-    notes = []
+    notes = add_loggers(cfg, loggers_of(args.log), "train", args.log_checkpoints)
     if args.amp:
         notes.append(use_amp(cfg, torch.cuda.is_available()))
     if args.seed is not None:
