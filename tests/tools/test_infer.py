@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bestiary.engine.configs import load_config
+from bestiary.engine.sources import find_files, names_below
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import infer as infer_tool
@@ -87,7 +88,7 @@ def test_classification_of_chosen_files(run, tiny):
     ("argv", "message"),
     [
         (["no_folder"], "no_folder: no such picture or folder"),
-        (["empty"], "empty: no pictures in this folder; expected .bmp"),
+        (["empty"], "empty: no pictures in this folder; expected .avi, .bmp"),
         (["text.png"], "text.png: cannot be decoded as a picture"),
         (["cls", "--cfg-options", "model.head.num_classes=4"], "w.pth: does not fit this ImageClassifier (the class"),
         (["cls", "--cfg-options", "model.head.in_channels=16"], "LinearHead: in_channels 16 does not fit"),
@@ -113,7 +114,7 @@ def test_names_of_drawn_pictures(tmp_path):
     for name in ("a/x.jpg", "a/x.png", "b/x.png", "b/deep/y.PNG", "b/notes.txt", "b/o/old.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = infer_tool.find_pictures([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "b" / "o")
-    assert list(found.values()) == ["x.png", "x_2.png", "deep/y.png", "x_3.png"]
+    found = find_files([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "b" / "o")
+    assert list(names_below(found).values()) == ["x.png", "x_2.png", "deep/y.png", "x_3.png"]
     with pytest.raises(InputError, match="--out .*: the pictures come from that folder; name another"):
-        infer_tool.find_pictures([str(tmp_path / "a")], tmp_path / "a")
+        find_files([str(tmp_path / "a")], tmp_path / "a")
