@@ -165,8 +165,9 @@ def config_named(name: str) -> Path:
             raise InputError(f"{name}: a folder without the config of a training; name a config")
         return files[-1]
     # Those that fit themselves to data need the data, so nothing can be loaded by their names.
-    names = [known for known in shipped_configs() if not known.startswith("mydata/")]
-    if not (given.is_file() or given.suffix == ".py" or name in names or given.is_absolute()):
+    shipped = shipped_configs()
+    names = [known for known in shipped if not known.startswith("mydata/")]
+    if not (given.is_file() or given.suffix == ".py" or name in shipped or given.is_absolute()):
         for same in (str, _folded):
             leaves = {known: same(known.rsplit("/", 1)[-1]) for known in names}
             exact = [known for known, leaf in leaves.items() if leaf == same(name)]

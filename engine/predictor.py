@@ -78,8 +78,18 @@ class Predictor:
         sources = [trained, self.dataset.get("metainfo") or {}, getattr(kind, "METAINFO", {})]
         # The colours of another list of classes would say nothing.
         source = next((source for source in sources if source.get("classes")), {})
-        classes = [str(name) for name in source.get("classes", ())]
+        classes = [str(name) for name in source.get("classes", ())] or self._imagenet()
         return classes, colours_for(max(len(classes), 1), source.get("palette"))
+
+    def _imagenet(self) -> list[str]:
+        """ImageNet-1k's names in words, where the config's data are ImageNet's and nothing else says them."""
+        head = getattr(self.model, "head", None)
+        if "imagenet" not in str(self.dataset.get("data_root")) or getattr(head, "num_classes", 0) != 1000:
+            return []
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        return [info.index_to_description(number) for number in range(1000)]
 
     def __call__(self, path: str | Path) -> BaseDataElement:
         """The model's sample for one picture file, on the CPU.
@@ -126,9 +136,14 @@ class Predictor:
         for places in sizes.values():
             for first in range(0, len(places), batch):
                 now = places[first : first + batch]
-                samples = self.model.test_step(pseudo_collate([found[place] for place in now]))
+                try:
+                    samples = self.model.test_step(pseudo_collate([found[place] for place in now]))
+                except ValueError as error:
+                    if "the input must be" not in str(error):  # our backbones', of pictures that are too small
+                        raise
+                    samples = [InputError(f"{prepared[place][0].name}: {error}") for place in now]
                 for place, sample in zip(now, samples, strict=True):
-                    found[place] = sample.cpu()
+                    found[place] = sample if isinstance(sample, InputError) else sample.cpu()
         return [(given, sample) for (given, _), sample in zip(prepared, found, strict=True)]
 
     def _prepare(self, given: Given) -> dict[str, Any]:
