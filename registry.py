@@ -27,6 +27,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=["bestiary.engine"],
 )
 VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS, scope=SCOPE, locations=["bestiary.engine"])
+VISBACKENDS = Registry("vis_backend", parent=root.VISBACKENDS, scope=SCOPE, locations=["bestiary.engine"])
 
 # Of mmengine's other kinds there is nothing of ours; without a child a config with default_scope='bestiary' is warned.
 for _kind in [kind for kind in vars(root).values() if isinstance(kind, Registry) and SCOPE not in kind.children]:

@@ -6,6 +6,7 @@ from . import (  # noqa: F401  (they register what configs name)
     ema,
     first_step,
     layer_decay,
+    loggers,
     loops,
     metrics,
     nonfinite,

@@ -301,7 +301,7 @@ def _flat(schedulers: list | dict | None) -> list:
 def add_hooks(cfg: Config) -> None:
     """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save.
 
-    `report=False` leaves out the report's. mmengine's EMAHook and CheckpointHook become ours, which have the same arguments.
+    `report=False` leaves out the report's. mmengine's EMAHook and CheckpointHook become ours, with the same arguments.
 
     Raises:
         InputError: `ema` or `nonfinite` of the config do not fit.

@@ -15,6 +15,8 @@ from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.loggers import add_loggers, loggers_of
+from bestiary.engine.loggers.hook import loggers_in
 from bestiary.engine.parallel.choice import KINDS, read_parallel
 from bestiary.engine.parallel.choice import words_of as words_of_parallel
 from bestiary.engine.parallel.folder import is_sharded_checkpoint
@@ -24,7 +26,15 @@ from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config, shortened
+from bestiary.tools.options import (
+    add_data_option,
+    add_log_option,
+    add_options,
+    device_words,
+    need,
+    read_config,
+    shortened,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         "--deterministic", action="store_true", help="the same weights bit for bit in every run on the same machine"
     )
     parser.add_argument("--no-report", action="store_true", help="keep no evidence and write no report.html at the end")
+    add_log_option(parser)
+    parser.add_argument(
+        "--log-checkpoints", action="store_true", help="wandb and mlflow keep the last and the best checkpoint, too"
+    )
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
 
@@ -114,6 +128,8 @@ def train(args: argparse.Namespace) -> None:
         )
         if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
             print(f"report: {page}")
+        for logger in loggers_in(runner.visualizer):
+            print(f"  {logger.words()}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -122,7 +138,7 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     Raises:
         InputError: a wish that this config cannot serve; a checkpoint that is not there.
     """
-    notes = []
+    notes = add_loggers(cfg, loggers_of(args.log), "train", args.log_checkpoints)
     if args.amp is not None:
         cfg.amp = args.amp
     if cfg.get("amp"):
