@@ -23,13 +23,12 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import TRANSFORMS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from rich.console import Console
 from rich.table import Table
 
 from bestiary.engine.configs import SHIPPED
 from bestiary.errors import InputError
 from bestiary.inputs import detection_transforms  # noqa: F401  (registers our steps)
-from bestiary.tools import machine
+from bestiary.tools import bench_frame, machine
 from bestiary.tools.bench_evaluation import CLASSES, HEIGHT, WIDTH, synthetic
 
 PIPELINES = ("coco_instance", "coco_multiscale", "coco_896", "coco_detection")  # of configs/_base_/datasets
@@ -44,17 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), help="which (all)")
     parser.add_argument("--out", metavar="FILE", help="write the record as JSON")
     args = parser.parse_args(argv)
-    try:
-        return measure(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return bench_frame.guarded(lambda: measure(args))
 
 
 def measure(args: argparse.Namespace) -> int:
     """All pipelines, one after the other."""
     if min(args.images, args.rounds) < 1 or args.objects < 0:
         raise InputError("--images and --rounds want at least 1, --objects at least 0")
+    bench_frame.need_writable("--out", args.out)
     register_all_modules()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -65,10 +61,8 @@ def measure(args: argparse.Namespace) -> int:
     for name, found in results.items():
         rates = f"{1 / found['plain']:.0f}", f"{1 / found['ours']:.0f}", f"{found['ratio']:.2f}"
         table.add_row(name, *rates, f"{found['plain_bytes'] / 1e3:.0f}", f"{found['ours_bytes'] / 1e3:.0f}")
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
-    if args.out:
-        record = machine.record("bench_pipeline", args, torch.device("cpu"), results=results)
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    bench_frame.console().print(table)
+    bench_frame.write_record(args.out, machine.record("bench_pipeline", args, torch.device("cpu"), results=results))
     return 0
 
 
