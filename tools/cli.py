@@ -16,7 +16,9 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
     "flops": "parameters and multiply-adds of a config's model",
+    "compare": "set backbones side by side: size, speed, memory and accuracy, in a table and a plot",
     "benchmark": "measure speed and memory on this machine",
+    "doctor": "say what this machine can do, try a training step, and what to do about each shortcoming",
     "list": "names of the backbones, all or those that fit a pattern",
 }
 

@@ -14,18 +14,28 @@ from torch import nn
 
 from bestiary.backbones import TimmBackbone, build_backbone, list_backbones
 from bestiary.checkpoints import build_classifier
+from bestiary.engine.cards import published_top1
 from bestiary.engine.complexity import without_weights
-from bestiary.engine.configs import find_config, load_config, shipped_configs
+from bestiary.engine.configs import load_config, shipped_configs
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
-from bestiary.tools.published import Accuracy, published
 
+TOP1 = "ImageNet-1k top-1"
 SCORES = {  # of metrics.json, the first that ends so: what it is
     "accuracy/top1": "top-1",
     "mIoU": "mIoU",
     "bbox_mAP": "box AP",
     "segm_mAP": "mask AP",
 }
+
+
+class Accuracy(NamedTuple):
+    """A score in percent."""
+
+    value: float
+    metric: str  # what was scored; '' where a person gave the number alone
+    source: str  # whose figure it is
+    size: int | None = None  # side of the pictures that it was scored on, where it is known
 
 
 class Contender(NamedTuple):
@@ -65,12 +75,18 @@ def resolve(text: str) -> Contender:
 
 
 def of_ours(name: str) -> Contender:
-    """A backbone of ours, with what its card has been told of its accuracy."""
+    """A backbone of ours, with the accuracy that its card knows."""
 
     def build(features: bool, size: int) -> nn.Module:
         return build_backbone(name) if features else build_classifier(name)
 
-    return Contender(name, name, "bestiary", True, build, published().get(name))
+    return Contender(name, name, "bestiary", True, build, of_card(name))
+
+
+def of_card(name: str) -> Accuracy | None:
+    """What was published of a backbone or, with a tag, of its weights; None where no card has it."""
+    score = published_top1(name)
+    return score and Accuracy(score.top1, TOP1, score.by, score.size)
 
 
 def of_timm(text: str, name: str) -> Contender:
@@ -85,8 +101,11 @@ def of_timm(text: str, name: str) -> Contender:
         raise InputError(f"{text}: timm {timm.__version__} has no model {name!r}{hint}")
 
     def build(features: bool, size: int) -> nn.Module:
-        make = (lambda **more: TimmBackbone(name, **more)) if features else (lambda **more: timm.create_model(name, **more))
-        usual = timm.get_pretrained_cfg(name)
+        make = (
+            (lambda **more: TimmBackbone(name, **more))
+            if features
+            else (lambda **more: timm.create_model(name, **more))
+        )
         if usual is not None and usual.input_size[-1] != size:
             try:
                 return make(img_size=size)  # transformers with windows or positions of one size
@@ -94,7 +113,9 @@ def of_timm(text: str, name: str) -> Contender:
                 pass
         return make()
 
-    return Contender(text, f"timm {name}", "timm", True, build)
+    usual = timm.get_pretrained_cfg(name)
+    tagged = name if "." in name or usual is None else f"{name}.{usual.tag}"
+    return Contender(text, f"timm {name}", "timm", True, build, of_card(tagged))
 
 
 def of_config(text: str, cfg: Config, whose: str = "config", accuracy: Accuracy | None = None) -> Contender:
@@ -163,7 +184,9 @@ def given(words: list[str], contenders: list[Contender]) -> list[Contender]:
         except ValueError:
             raise InputError(f"--accuracy {word}: give NAME=PERCENT, as resnet50=80.4") from None
         if not any(name in (one.text, one.name) for one in contenders):
-            raise InputError(f"--accuracy {word}: {name!r} is not compared; there are {', '.join(c.text for c in contenders)}")
+            raise InputError(
+                f"--accuracy {word}: {name!r} is not compared; there are {', '.join(c.text for c in contenders)}"
+            )
     return [one._replace(accuracy=values.get(one.text) or values.get(one.name) or one.accuracy) for one in contenders]
 
 

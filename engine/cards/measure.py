@@ -14,7 +14,11 @@ from ..complexity import build_meta, count_multiply_adds, count_parameters
 from ..configs import load_config
 from .source import MEASURED, Variant, measurements
 
-CUSTOMARY = {"ade20k": (512, 2048), "cityscapes": (512, 1024), "-896": (896, 896)}  # height, width at which papers count
+CUSTOMARY = {
+    "ade20k": (512, 2048),
+    "cityscapes": (512, 1024),
+    "-896": (896, 896),
+}  # height, width at which papers count
 
 
 def count_backbone(variant: Variant) -> dict[str, int]:
