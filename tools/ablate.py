@@ -27,6 +27,7 @@ from bestiary.registry import MODELS
 from bestiary.tools import machine
 from bestiary.tools.jobs import cores, environment
 from bestiary.tools.options import need
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 CONFIG = "ablations/token_mixers_digits"
@@ -37,11 +38,7 @@ LAST_WORDS = 15  # lines of a failed run that are repeated
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary ablate",
-        description=__doc__,
-        epilog="What an earlier call has finished is not trained again.",
-    )
+    parser = command_parser("ablate", __doc__, "What an earlier call has finished is not trained again.")
     add = parser.add_argument
     add("config", nargs="?", default=CONFIG, help=f"a classifier's config with `token_mixers`; left out: {CONFIG}")
     add("--mixers", nargs="+", metavar="NAME", help="some of the config's `token_mixers`; left out: all")

@@ -19,6 +19,7 @@ from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.tools import backbone_memory, bench_frame, machine
 from bestiary.tools.backbone_pair import Pair, pair
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.passes import PASSES, turn
 from bestiary.tools.timing import Timing, in_turns
 
@@ -47,10 +48,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark backbones",
-        description=__doc__.split("\n\n")[0],
-        epilog="columns: pictures a second, medians; x ours to timm's, of medians and of the best calls; MB at most "
+    parser = command_parser(
+        "benchmark backbones",
+        __doc__,
+        "columns: pictures a second, medians; x ours to timm's, of medians and of the best calls; MB at most "
         "while training, beside the weights",
     )
     add = parser.add_argument

@@ -18,6 +18,7 @@ from bestiary.backbones import build_backbone
 from bestiary.kernels import use_backend
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 PASSES = {"forward": False, "forward+backward": True}
@@ -34,11 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark backends",
-        description=__doc__.split("\n\n")[0],
-        epilog="example: bestiary benchmark backends biformer_small --backends cpu gather --batch 8 --memory",
-    )
+    parser = command_parser("benchmark backends", __doc__)
     add = parser.add_argument
     add("name", metavar="NAME", help="a backbone, as `bestiary list` prints them")
     add("--backends", nargs="+", metavar="BACKEND", required=True, help="the first is what the others are set against")

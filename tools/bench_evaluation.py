@@ -24,6 +24,7 @@ from bestiary.engine.metrics.coco import BACKENDS, CocoMetric
 from bestiary.errors import InputError
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
+from bestiary.tools.parsers import command_parser
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 TOLERANCE = 1e-6
@@ -31,7 +32,7 @@ TOLERANCE = 1e-6
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if the backends disagree, or for bad input."""
-    parser = argparse.ArgumentParser(prog="bestiary benchmark evaluation", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark evaluation", __doc__)
     add = parser.add_argument
     add("--images", type=int, default=5000)
     add("--instances", type=int, default=36000, help="objects in all pictures together (36000)")

@@ -27,6 +27,7 @@ from bestiary.kernels.neighborhood_attention import dispatch
 from bestiary.tools import bench_frame, bench_operators, kernel_memory, kernel_shapes, machine
 from bestiary.tools import kernel_contestants as contestants
 from bestiary.tools.kernel_contestants import Contestant, Problem, run, truth
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import OnGpu, Sample, Timing, in_turns, on_cpu
 
 # Largest deviation as a part of the largest value: of a way that computes the same thing, not of a good one.
@@ -48,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark kernels",
-        description=__doc__.split("\n\n")[0],
-        epilog="columns: ms median of all calls; best; cpu median of the processor's own time, in which others "
+    parser = command_parser(
+        "benchmark kernels",
+        __doc__,
+        "columns: ms median of all calls; best; cpu median of the processor's own time, in which others "
         "on the machine do not count; x their ratios to ours",
     )
     add = parser.add_argument

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bestiary.errors import InputError
 from bestiary.tools import bench_frame, machine
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import OnGpu, Sample, in_turns, on_cpu
 
 # The module tools/NAME has
@@ -61,7 +62,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bestiary benchmark kernels", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark kernels", __doc__)
     add = parser.add_argument
     add("--operator", choices=SUBJECTS, required=True)
     add("--device", choices=["cpu", "cuda"], default="cpu")

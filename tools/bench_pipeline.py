@@ -30,17 +30,21 @@ from bestiary.errors import InputError
 from bestiary.inputs import detection_transforms  # noqa: F401  (registers our steps)
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.bench_evaluation import CLASSES, HEIGHT, WIDTH, synthetic
+from bestiary.tools.parsers import command_parser
 
 PIPELINES = ("coco_instance", "coco_multiscale", "coco_896", "coco_detection")  # of configs/_base_/datasets
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if results differ, or for bad input."""
-    parser = argparse.ArgumentParser(prog="bestiary benchmark pipeline", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark pipeline", __doc__)
     parser.add_argument("--images", type=int, default=64, help="JPEGs of 640 x 480, made for it (64)")
     parser.add_argument("--objects", type=int, default=7, help="a picture, on average, as in COCO (7)")
     parser.add_argument("--rounds", type=int, default=5, help="times through all pictures (5)")
-    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), help="which (all)")
+    names = ", ".join(PIPELINES)
+    parser.add_argument(
+        "--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), metavar="NAME", help=f"of {names} (all)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the record as JSON")
     args = parser.parse_args(argv)
     return bench_frame.guarded(lambda: measure(args))

@@ -5,7 +5,6 @@ tools/check_configs.py --all, or names, paths and folders of configs: the model 
 configs that mmdet and mmseg ship instead, one a family, with their own backbones and with ours.
 """
 
-import argparse
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ from torch import nn
 from bestiary.engine.configs import SHIPPED, find_config, load_config, shipped_configs
 from bestiary.errors import InputError
 from bestiary.tools import trial
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.shrink import PICTURE, SQUARE, shrink
 from bestiary.tools.synthetic import (
     asked_of_data,
@@ -35,7 +35,7 @@ from bestiary.tools.upstream import chosen_cases, sweep
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, try, print the table; returns 1 if a config failed."""
-    parser = argparse.ArgumentParser(prog="bestiary check_configs", description=__doc__.split("\n\n")[0])
+    parser = command_parser("check_configs", __doc__)
     parser.add_argument(
         "configs", nargs="*", help="names, paths or folders; with --upstream families, as 'mmdet/[a-c]*'"
     )
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         names = chosen(args.configs, args.all)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     table = Table(title="configs, each a training step and a prediction")
     for heading in ("config", "seconds", "loss", "result"):
         table.add_column(heading, justify="left" if heading in ("config", "result") else "right")

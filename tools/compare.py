@@ -28,13 +28,6 @@ from bestiary.tools.parsers import command_parser
 from bestiary.tools.passes import PASSES, forward, loss_of, turn
 from bestiary.tools.timing import in_turns
 
-EXAMPLES = (
-    "bestiary compare poolformer_s12 shvit_s4 timm:resnet50 --threads 1",
-    "bestiary compare davit_tiny convnext_tiny --batch 1 32 --modes eager compiled --memory",
-    "bestiary compare poolformer_s12 shvit_s1 --out speed.json --plot speed.svg --csv speed.csv",
-    "bestiary compare --from speed.json --plot narrow.png --plot-width 4",
-)
-
 
 class Setting(NamedTuple):
     """What the turns of one comparison have in common."""
@@ -64,7 +57,6 @@ def arguments() -> argparse.ArgumentParser:
     parser = command_parser(
         "compare",
         __doc__,
-        EXAMPLES,
         "columns: M parameters and G multiply-adds of one picture; pictures a second, medians; MB that a pass takes at "
         "most beside weights and pictures; accuracy as published, or as a run scored. A dot marks the Pareto front: no "
         "other is both faster in inference and more accurate.",

@@ -31,6 +31,7 @@ from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
 from bestiary.tools.options import ConfigOptions, need, read_config
+from bestiary.tools.parsers import command_parser, explained
 
 TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
 KINDS = (*TO_COCO, "ade20k", *YEARS, "synapse", "shards")
@@ -42,7 +43,7 @@ WHAT = (
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, make or check, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__.split("\n\n")[0])
+    parser = command_parser("data", __doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare")
     digits = commands.add_parser("digits", help="write handwritten digits on photographs as COCO, ADE20K and ImageNet")
     digits.add_argument("root", help="folder to make, as data/digits")
@@ -75,7 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         "--val", type=float, metavar="SHARE", help="hold out, where the source has no split (0.2; ISIC 0.3)"
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the choice (0)")
-    for command in (digits, check, verify, prepare):
+    for name, command in commands.choices.items():
+        explained(command, f"data {name}")
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
     return run_guarded(

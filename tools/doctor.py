@@ -17,7 +17,6 @@ from typing import Any
 from bestiary.tools.doctor_machine import Finding, look
 from bestiary.tools.parsers import command_parser
 
-EXAMPLES = ("bestiary doctor", "bestiary doctor --json > doctor.json")
 PROBES = ("training", "libraries")
 TIMEOUT = 120  # seconds of a probe, which takes 5 to 10: what hangs is a finding
 MARKS = {"ok": "ok", "note": "note", "warn": "WARN", "fail": "FAIL"}
@@ -30,7 +29,7 @@ VARIABLES = (
 
 def main(argv: list[str] | None = None) -> int:
     """Look, try, print; returns 1 if training cannot work."""
-    parser = command_parser("doctor", __doc__, EXAMPLES)
+    parser = command_parser("doctor", __doc__)
     parser.add_argument("--json", action="store_true", help="all of it as JSON, for a bug report")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help=f"seconds of one trial ({TIMEOUT})")
     args = parser.parse_args(argv)

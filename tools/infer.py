@@ -19,6 +19,7 @@ from bestiary.engine.predictions import TASKS, Prediction, Segmentation, predict
 from bestiary.engine.predictor import Predictor, ground_truth
 from bestiary.errors import InputError
 from bestiary.tools.options import add_options
+from bestiary.tools.parsers import command_parser
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SHEET_SIDE = 320  # pixels of the longer side of a picture on a sheet
@@ -26,7 +27,7 @@ SHEET_SIDE = 320  # pixels of the longer side of a picture on a sheet
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, predict, write; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary infer", description=__doc__)
+    parser = command_parser("infer", __doc__)
     add_options(parser, launcher=False)
     parser.add_argument("checkpoint", help="weights: .pth or .safetensors")
     parser.add_argument("pictures", nargs="+", help="picture files, or folders of them")

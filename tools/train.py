@@ -20,11 +20,12 @@ from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
 from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config, shortened
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary train", description=__doc__)
+    parser = command_parser("train", __doc__)
     add_options(parser)
     add_data_option(parser)
     parser.add_argument(
