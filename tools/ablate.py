@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
+from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import machine
@@ -73,6 +74,9 @@ def ablate(args: argparse.Namespace) -> None:
             name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh)
             for name, config in configs.items()
         }
+        with Steps("train", len(runs), "mixers") as steps:
+            for _ in as_completed(runs.values()):
+                steps.done()
         trained = {name: run.result() for name, run in runs.items()}
     results = {
         name: result | size | speed

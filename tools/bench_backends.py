@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from bestiary.backbones import build_backbone
+from bestiary.engine.steps import tracked
 from bestiary.kernels import use_backend
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
@@ -59,7 +60,7 @@ def compare(args: argparse.Namespace) -> int:
     model, picture = prepared(args, device)
     differ = agreement(model, picture, args.backends)
     record = machine.record("bench_backends", args, device, differ=differ, results={})
-    for name in args.passes:
+    for name in tracked(args.passes, "time", "passes"):
         turns = {backend: functools.partial(turn, model, picture, backend, PASSES[name]) for backend in args.backends}
         for warm in turns.values():
             warm()

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from rich.table import Table
 
 from bestiary.engine.metrics.coco import BACKENDS, CocoMetric
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
@@ -59,7 +60,7 @@ def compare(args: argparse.Namespace) -> int:
             pickle.dump(samples, file)
         print(f"made {args.images} pictures in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         del truth, samples
-        results = {backend: alone(backend, folder) for backend in BACKENDS}
+        results = {backend: alone(backend, folder) for backend in tracked(BACKENDS, "score", "backends")}
     ours, theirs = (results[backend]["scores"] for backend in ("faster", "pycocotools"))
     differ = max(abs(ours[name] - theirs[name]) for name in theirs)
     speedup = results["pycocotools"]["seconds"] / results["faster"]["seconds"]

@@ -21,6 +21,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.kernels import tuning
 from bestiary.kernels.neighborhood_attention import dispatch
@@ -109,7 +110,7 @@ def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
     entrants = [contestants.of_backend(), *contestants.same_in_float32_and_without_bias(), *others]
     peaks = machine.peaks(problems[0].device, args.threads)
     record = machine.record("bench_kernels", args, problems[0].device, peaks=peaks, results=[])
-    for problem in problems:
+    for problem in tracked(problems, "time", "layers"):
         result = measure(problem, entrants, args.seconds, peaks)
         if args.memory:
             result["memory"] = kernel_memory.measure(problem, args.threads)
@@ -314,7 +315,7 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
     """
     console = bench_frame.console()
     seconds: dict[str, list[dict[str, float]]] = {}
-    for problem in problems:
+    for problem in tracked(problems, "tune", "layers"):
         call = problem.call()
         names = [name for name in dict.fromkeys((*dispatch.rule(call), "sdpa"))]
         names = [name for name in names if dispatch.OPERATOR.why_not(name, call) is None]

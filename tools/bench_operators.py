@@ -6,6 +6,7 @@ and, with --out, writes JSON: machine, versions, medians, bests, ratios.
 
 import argparse
 import importlib
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.tools import bench_frame, machine
 from bestiary.tools.parsers import command_parser
@@ -51,12 +53,12 @@ def compare(args: argparse.Namespace) -> int:
     ours, *others = subject.CONTESTANTS
     wanted = [name for name in others if args.peers is None or any(name.startswith(peer) for peer in args.peers)]
     record = machine.record("bench_operators", args, device, results=[])
-    for case in dict.fromkeys(case for name in args.shapes for case in subject.SETS[name]):
-        for dtype in (getattr(torch, name) for name in args.dtype):
-            for name in args.passes:
-                result = measure(subject, (ours, *wanted), case, dtype, device, PASSES[name], args)
-                record["results"].append(result)
-                console.print(show(result))
+    cases = dict.fromkeys(case for name in args.shapes for case in subject.SETS[name])
+    calls = list(itertools.product(cases, [getattr(torch, name) for name in args.dtype], args.passes))
+    for case, dtype, name in tracked(calls, "time", "cases"):
+        result = measure(subject, (ours, *wanted), case, dtype, device, PASSES[name], args)
+        record["results"].append(result)
+        console.print(show(result))
     bench_frame.write_record(args.out, record)
     return int(any("wrong" in result["contestants"][ours] for result in record["results"]))
 

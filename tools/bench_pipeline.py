@@ -26,6 +26,7 @@ from mmengine.config import Config
 from rich.table import Table
 
 from bestiary.engine.configs import SHIPPED
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.inputs import detection_transforms  # noqa: F401  (registers our steps)
 from bestiary.tools import bench_frame, machine
@@ -60,7 +61,7 @@ def measure(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         samples = make_pictures(Path(folder), args.images, args.objects)
-        results = {name: compare(name, samples, args.rounds) for name in args.pipelines}
+        results = {name: compare(name, samples, args.rounds) for name in tracked(args.pipelines, "time", "pipelines")}
     table = Table("pipeline", "mmdet's, pictures/s", "ours", "ratio", "kB between processes, mmdet's", "ours")
     for name, found in results.items():
         rates = f"{1 / found['plain']:.0f}", f"{1 / found['ours']:.0f}", f"{found['ratio']:.2f}"

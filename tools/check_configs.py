@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from bestiary.engine.configs import SHIPPED, find_config, load_config, shipped_configs
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.tools import trial
 from bestiary.tools.parsers import command_parser
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     for heading in ("config", "seconds", "loss", "result"):
         table.add_column(heading, justify="left" if heading in ("config", "result") else "right")
     failed = 0
-    for name in names:
+    for name in tracked(names, "try", "configs"):
         began = time.monotonic()
         try:
             loss, words = f"{try_config(name):.3g}", "ok"

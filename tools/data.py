@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bestiary.engine.launch import run_guarded
+from bestiary.engine.steps import Steps, tracked
 from bestiary.errors import InputError
 from bestiary.inputs import digits as bundled
 from bestiary.inputs.checks import check_inputs
@@ -30,6 +30,7 @@ from bestiary.inputs.prepare.voc import from_voc
 from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
+from bestiary.inputs.watched import watching
 from bestiary.tools.options import ConfigOptions, need, read_config
 from bestiary.tools.parsers import command_parser, explained
 
@@ -80,10 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         explained(command, f"data {name}")
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
-    return run_guarded(
-        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data)[args.command](args),
-        args.debug,
-    )
+    command = dict(digits=make, check=look, verify=verify_download, prepare=prepare_data)[args.command]
+    with watching(lambda items, what: tracked(items, args.command, what)):
+        return run_guarded(lambda: command(args), args.debug)
 
 
 def make(args: argparse.Namespace) -> None:
@@ -95,13 +95,13 @@ def make(args: argparse.Namespace) -> None:
     names = ("seed", "train", "val", "size", "crop_size", "copies", "overwrite")
     request = {name: getattr(args, name) for name in names} | dict(layouts=tuple(args.layouts))
     began = time.monotonic()
-    console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=None)
-        record = make_digits(
-            args.root, **request, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with Steps("digits", 0, "pictures") as steps:
+
+        def advance(done: int, total: int) -> None:
+            steps.total = total
+            steps.done(done - steps.count)
+
+        record = make_digits(args.root, **request, progress=advance)
     scenes, crops = record["scenes"], record["crops"]
     parts = []
     if scenes:
@@ -152,7 +152,8 @@ def verify_download(args: argparse.Namespace) -> None:
     for heading in ("part", "release", "found", ""):
         table.add_column(heading, overflow="fold")
     problems: list[str] = []
-    for finding in examine_all(args.root, LAYOUTS[args.name]()):
+    parts = LAYOUTS[args.name]()
+    for finding in tracked(examine_all(args.root, parts), "verify", "parts", len(parts)):
         table.add_row(
             finding.path, finding.expected, finding.found, "[red]no[/]" if finding.problems else "[green]ok[/]"
         )
