@@ -63,10 +63,13 @@ def ablate(args: argparse.Namespace) -> None:
     folder = Path(args.work_dir or cfg.work_dir) / ("fast" if args.fast else "full")
     configs = {name: with_mixer(cfg, mixer, args.fast) for name, mixer in chosen(cfg, args.mixers).items()}
     jobs = args.jobs or cores()
+    folder.mkdir(parents=True, exist_ok=True)
     digits = Path(cfg.train_dataloader.dataset.get("data_root", "")).is_relative_to(DIGITS)
     if digits and not (DIGITS / "digits.json").exists():
         print(f"data: the bundled handwritten digits, into {DIGITS}", flush=True)
-        subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)], check=True)
+        done = subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)])
+        if done.returncode:
+            raise InputError(f"the bundled digits could not be made in {DIGITS}; see above")
     began = time.monotonic()
     print(f"{len(configs)} mixers in one body, {jobs} at a time; into {folder}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:

@@ -10,6 +10,7 @@ from bestiary.engine.complexity import build_meta, count_multiply_adds, count_pa
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
+from bestiary.tools.options import need
 from bestiary.tools.parsers import command_parser
 
 CUSTOMARY = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # height and width at which papers of the field count
@@ -39,6 +40,7 @@ def count(config: str, shape: list[int] | None) -> None:
         InputError: no such config; a shape that is not there to be taken from the config.
     """
     cfg = load_config(config)
+    need(cfg, config, "model")
     height, width = shape or customary(cfg)
     model = build_meta(cfg)
     table = Table(title=f"{config} at {height} x {width}")
