@@ -147,7 +147,7 @@ def measure_all(args: argparse.Namespace) -> dict[str, Any]:
         itertools.starmap(Setting, itertools.product(args.batch, args.size, args.modes, args.layouts, args.dtype))
     )
     record = machine.record("compare", args, device, features=features, contenders={}, results=[])
-    steps_a_setting = len(args.passes) + (len(found) * len(args.passes) if args.memory else 0)
+    steps_a_setting = len(args.passes) + (len(found) if args.memory else 0)
     with Steps("compare", len(found) + len(settings) * steps_a_setting, "steps") as steps:
         for one in found:
             steps.begin(f"count {one.name}")
@@ -203,13 +203,13 @@ def measure(
         steps.done()
     if args.memory:
         del models, runs, turns
-        for one, which in itertools.product(found, args.passes):
-            steps.begin(f"memory of {which}, {setting.words()}: {one.name}")
-            told = dict(text=one.text, features=features, setting=setting, which=which, threads=args.threads)
-            used = bench_frame.in_fresh_process(
-                "bestiary.tools.compare", f"memory of {one.name}", "--one", json.dumps(told | {"device": args.device})
+        for one in found:
+            steps.begin(f"memory, {setting.words()}: {one.name}")
+            told = dict(text=one.text, features=features, setting=setting, passes=args.passes)
+            told |= dict(threads=args.threads, device=args.device)
+            result["memory"][one.name] = bench_frame.in_fresh_process(
+                "bestiary.tools.compare", f"memory of {one.name}", "--one", json.dumps(told)
             )
-            result["memory"].setdefault(one.name, {})[which] = used
             steps.done()
     return result
 
@@ -225,27 +225,29 @@ def pictures(setting: Setting, device: torch.device) -> torch.Tensor:
     return placed(batch.to(device), setting)
 
 
-def memory_here(told: dict[str, Any]) -> int:
-    """Bytes that one pass takes at most beside weights and pictures, in the process that calls."""
+def memory_here(told: dict[str, Any]) -> dict[str, int]:
+    """Bytes that each pass takes at most beside weights and pictures, in the process that calls."""
     torch.set_num_threads(told["threads"])
     setting, device = Setting(*told["setting"]), torch.device(told["device"])
     model = placed(contenders.ready(contenders.resolve(told["text"]), told["features"], setting.size, device), setting)
-    training = told["which"] == "training"
-    model.train(training)
     dtype = getattr(torch, setting.dtype)
 
-    def step(picture: torch.Tensor) -> None:
+    def step(picture: torch.Tensor, training: bool) -> None:
+        model.train(training)
         with torch.set_grad_enabled(training):
             out = forward(model, picture, dtype)
         if training:
             loss_of(out).backward()
         model.zero_grad(set_to_none=True)
 
-    batch = pictures(setting, device)
-    step(torch.cat([batch, batch])[:2])  # libraries and threads; batch norms want more than one picture
-    with Growth(device) as growth:
-        step(batch)
-    return growth.bytes
+    batch, used = pictures(setting, device), {}
+    for which in told["passes"]:
+        training = which == "training"
+        step(torch.cat([batch, batch])[:2], training)  # libraries and threads; batch norms want two pictures
+        with Growth(device) as growth:
+            step(batch, training)
+        used[which] = growth.bytes
+    return used
 
 
 if __name__ == "__main__":

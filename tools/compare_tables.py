@@ -108,7 +108,7 @@ def tables(record: dict[str, Any], rows: list[dict[str, Any]]) -> list[Table]:
     for title, group in grouped(record, rows):
         shown = columns(group)
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
-        table.add_column("feature maps of" if record["features"] else "classifier", overflow="fold")
+        table.add_column("feature maps of" if record["features"] else "classifier", no_wrap=True)
         for heading, *_ in shown:
             table.add_column(heading, justify="right")
         table.add_column("", no_wrap=True)

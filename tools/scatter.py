@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -188,15 +189,28 @@ def free_place(
     Raises:
         InputError: there is none in the frame.
     """
+    crossed = extents(names)
     for blocked, may_cross in ((marks + names + lines, False), (marks + names, False), (marks + names, True)):
+        blocked = extents(blocked)
         for ring, direction in itertools.product(range(RINGS), DIRECTIONS):
             place, box = beside(point, size, 8 + 4 * ring, direction, ring > NEAR)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if not inside or any(box.overlaps(other) for other in blocked):
+            if not inside or touches(box, blocked):
                 continue
-            if may_cross or not any(part.overlaps(name) for part in place.leader for name in names):
+            if may_cross or not any(touches(part, crossed) for part in place.leader):
                 return place
     raise InputError("--plot: the names do not fit the picture: make it wider by --plot-width, or compare fewer")
+
+
+def extents(boxes: list[Bbox]) -> np.ndarray:
+    """(N, 4): left, bottom, right, top."""
+    return np.array([box.extents for box in boxes]).reshape(-1, 4)
+
+
+def touches(box: Bbox, others: np.ndarray) -> bool:
+    """Whether it overlaps one of the others, given as `extents` has them."""
+    left, bottom, right, top = others.T
+    return bool(((left <= box.x1) & (box.x0 <= right) & (bottom <= box.y1) & (box.y0 <= top)).any())
 
 
 def beside(
