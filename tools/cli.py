@@ -15,6 +15,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "convert": "rename weights between our keys, timm's and the authors'",
     "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
+    "card": "write and check model cards, or make one of a model that you have trained",
     "flops": "parameters and multiply-adds of a config's model",
     "benchmark": "measure speed and memory on this machine",
     "list": "names of the backbones, all or those that fit a pattern",

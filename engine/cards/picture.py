@@ -74,7 +74,9 @@ def render(name: str, block: Mapping[str, Any]) -> str:
     y += 26
     x = (across - len(stages) * strip - (len(stages) - 1) * GAP) / 2
     for index, lines in enumerate(stages):
-        parts.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{strip:g}" height="{18 * len(lines) + 10}" rx="6"/>')
+        parts.append(
+            f'<rect class="box" x="{x:g}" y="{y:g}" width="{strip:g}" height="{18 * len(lines) + 10}" rx="6"/>'
+        )
         parts += [
             text(x + strip / 2, y + 20 + 18 * row, line, "" if row == 0 else "small") for row, line in enumerate(lines)
         ]
