@@ -22,7 +22,7 @@ KERNEL_CARDS = {
     "scan_routes": "selective_scan.md",
 }
 LEARNT_FROM = {  # data set: what is known of weights that were trained on it
-    "imagenet-1k": "**ImageNet-1k** is 1.28 million pictures found on the web by search words, some 45 % of them from "
+    "imagenet-1k": "**ImageNet-1k** is 1.28 million pictures found on the web by search words, 45 % of them from "
     "the USA (arXiv:1711.08536); nearly 120 of its 1,000 classes are breeds of dogs. Many pictures show several objects, "
     "of which one is named; some 6 % of the validation set's labels are wrong (arXiv:2103.14749), so that the last "
     "points of top-1 say little. People are in it who were not asked (arXiv:2006.16923).",
