@@ -20,16 +20,14 @@ from bestiary.engine.cards.check import check_links
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-CLASSIFIER = "quickstart/classifier_poolformer_digits"
-WORK = "work_dirs/quickstart/classifier"
+OWN = "work_dirs/mask-rcnn_poolformer"
 PLACES = {  # what stands for the capitals of a page
-    "CONFIG": CLASSIFIER,
-    "CHECKPOINT": f"{WORK}/epoch_1.pth",
-    "PICTURES": "data/digits/imagenet/val/3",
+    "CONFIG": f"{OWN}/mask-rcnn_poolformer.py",
+    "CHECKPOINT": f"{OWN}/epoch_1.pth",
+    "PICTURES": "data/digits/coco/val2017",
     "FOLDER": "predicted",
     "ANNOTATIONS": "data/digits/coco/annotations/instances_val2017.json",
     "IMAGES": "data/digits/coco/val2017",
-    "HOST:29500": "127.0.0.1:29500",
 }
 
 

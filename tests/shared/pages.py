@@ -26,9 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADERS = [
-    f"{kind}_dataloader.{key}"
-    for kind in ("train", "val")
-    for key in ("num_workers=0", "persistent_workers=False")
+    f"{kind}_dataloader.{key}" for kind in ("train", "val") for key in ("num_workers=0", "persistent_workers=False")
 ]
 QUICK = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", *LOADERS]
 # ImageNet's weights would be fetched, and are of a network of 12 M parameters.
