@@ -21,7 +21,7 @@ from bestiary.tools.parsers import command_parser
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, break, print; returns 1 if anything was lost."""
-    words = "\n".join(f"  {name:8s} {part.__doc__}" for name, part in PARTS.items())
+    words = "parts:\n" + "\n".join(f"  {name:8s} {part.__doc__}" for name, part in PARTS.items())
     parser = command_parser("chaos", __doc__, words)
     parser.add_argument("what", choices=PARTS, help="what is broken")
     parser.add_argument("--trials", type=int, default=50, help="of the kill test (50)")
