@@ -1,11 +1,4 @@
-"""Model cards: write their generated parts, check them, or make one of a model that you have trained.
-
-bestiary card                          the cards that there are
-bestiary card davit --write            renew the card, its picture and its metafile from model_cards/data/davit.yml
-bestiary card --write --measure        count all parameters and multiply-adds again first (some minutes a family)
-bestiary card --check                  everything that can be checked without a network; exit status 1 if it fails
-bestiary card --export work_dirs/mine --out README.md    a card of your own run, ready for the Hugging Face hub
-"""
+"""Model cards: write their generated parts, check them, or make one of a model that you have trained."""
 
 import argparse
 import sys
@@ -13,16 +6,11 @@ from pathlib import Path
 
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
+from bestiary.tools.parsers import command_parser
 
 
 def arguments() -> argparse.ArgumentParser:
-    summary, _, examples = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="bestiary card",
-        description=summary,
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("card", __doc__)
     add = parser.add_argument
     add("families", nargs="*", metavar="FAMILY", help="as `bestiary card` lists them; left out: all")
     what = parser.add_mutually_exclusive_group()

@@ -105,6 +105,12 @@ EXAMPLES = {
         "bestiary report work_dirs/my_run",
         "bestiary report work_dirs --out all_runs.html",
     ),
+    "card": (
+        "bestiary card --check",
+        "bestiary card davit --write",
+        "bestiary card --write --measure",
+        "bestiary card --export work_dirs/mine --out README.md",
+    ),
     "chaos": (
         "bestiary chaos kill --trials 50 --out kill.json",
         "bestiary chaos resume --rows mixup 'DDP x 2'",
