@@ -1,13 +1,13 @@
 """What mmengine, mmcv-lite, mmdet and mmseg need to run on current PyTorch and NumPy.
 
 - `imports`: mends a module at the moment that it is imported.
-- `mmengine_patches`, `openmmlab_patches`, `workers`: the mends, one small function each.
+- `mmengine_patches`, `openmmlab_patches`, `restarts`, `workers`: the mends, one small function each.
 - `ext`, `ops`: the module `mmcv._ext`, which mmcv-lite lacks.
 
 Nothing here imports torch or an OpenMMLab package before a user does.
 """
 
-from . import imports, mmengine_patches, openmmlab_patches, workers  # noqa: F401  (the last three register patches)
+from . import imports, mmengine_patches, openmmlab_patches, restarts, workers  # noqa: F401  (they register patches)
 from .ext import install_ext
 
 
