@@ -30,6 +30,7 @@ from .layer_decay import need_readable_rates
 from .parallel import lifeline
 from .parallel.folder import is_sharded_checkpoint
 from .parallel.logs import log_every_rank
+from .parallel.restarts import attempt, has_saved
 from .parallel.runner import SharingRunner
 from .precision import compile_part, ema_hook, part_to_compile, to_channels_last, use_amp
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
@@ -122,7 +123,15 @@ class CheckingRunner(SharingRunner):
         return _printing_to(self.logger, super().build_train_loop)(loop)
 
     def _find_start(self) -> None:
-        """Settle what to resume from, and take its seed: the data's order is to be the one that it began with."""
+        """Settle what to resume from, and take its seed: the data's order is to be the one that it began with.
+
+        A job that torchrun has started again resumes from what it has saved, whether that was asked for or not.
+        """
+        again = [self.distributed and is_main_process() and has_saved(self.work_dir)]
+        broadcast_object_list(again)
+        if again[0]:
+            self._tell(f"this job was started again (attempt {attempt() + 1})")
+            self._resume, self._load_from = True, None
         if not self._resume:
             return
         found: list[Any] = [None]

@@ -173,7 +173,7 @@ def killed_rank(folder: Path, restarts: int, seed: int = 0, **changes: Any) -> d
         status=status,
         seconds=round(time.monotonic() - killed, 1),
         named=f"rank {rank} of 2" in text and "died without a word" in text,
-        began_again=text.count("train " + str(config)) - 1,
+        began_again=text.count("this job was started again"),
     )
     if restarts:
         if status:

@@ -20,7 +20,6 @@ from bestiary.engine.loggers.hook import loggers_in
 from bestiary.engine.parallel.choice import KINDS, read_parallel
 from bestiary.engine.parallel.choice import words_of as words_of_parallel
 from bestiary.engine.parallel.folder import is_sharded_checkpoint
-from bestiary.engine.parallel.restarts import attempt, has_saved, note_beginning
 from bestiary.engine.precision import AMP, EMA_MOMENTUM, PARTS, ema_hook, use_amp
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
@@ -106,7 +105,6 @@ def train(args: argparse.Namespace) -> None:
         )
         notes += [words_of(loaded) for loaded in found.weights]
     if rank == 0:
-        note_beginning(cfg.work_dir)
         print(f"train {args.config}: {device_words()}, {threads} CPU threads a process; into {cfg.work_dir}")
         for note in notes:
             print(note)
@@ -173,9 +171,6 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         raise InputError("--resume and --load-from: give one; resuming loads the weights, too")
     if args.load_from is not None:
         cfg.load_from, cfg.resume = args.load_from, False
-    if has_saved(cfg.work_dir):
-        args.resume, args.load_from = "auto", None
-        notes.append(f"torchrun has started this job again, {attempt()} times by now")
     if args.resume is not None:
         cfg.resume, cfg.load_from = True, None if args.resume == "auto" else args.resume
         notes.append(f"resume from {'the newest whole checkpoint' if args.resume == 'auto' else args.resume}")

@@ -173,7 +173,7 @@ class Lifeline:
         return f"{who} died without a word: killed (for want of memory?), crashed, or ended by a library{log}"
 
     def _hear(self, rank: int, text: str) -> None:
-        if self.death is not None or self._over.is_set():
+        if self.death is not None or self._over.is_set() or self.rank in self._words:
             return
         self.death = text
         if self.rank == 0:

@@ -8,7 +8,7 @@ import mmengine
 import torch
 from mmengine.config import ConfigDict
 from mmengine.device import get_device
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import convert_sync_batchnorm, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -78,8 +78,14 @@ class SharingRunner(Runner):
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As Runner's; a folder if `saves_folders` and the optimizer is to be saved."""
-        if not self.saves_folders or not kwargs.get("save_optimizer", True):
-            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        with_optimizer = kwargs.get("save_optimizer", True)
+        if not self.saves_folders or not with_optimizer:
+            if is_main_process():
+                super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            elif self.parallel.type != "ddp":  # mmengine asks the first rank alone: the others give their shares here
+                self.model.state_dict()
+                if with_optimizer:
+                    self.optim_wrapper.state_dict()
             return
         meta = dict(kwargs.get("meta") or {})
         by_epoch = kwargs.get("by_epoch", True)
