@@ -318,6 +318,8 @@ def test_a_run_with_a_strategy_leaves_them_out_too(run):
 
 def test_it_can_be_switched_off_and_settings_are_checked(run):
     assert not any(isinstance(hook, NonFiniteHook) for hook in run(bad=(), nonfinite=None).hooks)
+    with pytest.raises(InputError, match="nonfinite: 5; set nonfinite=dict"):
+        run(bad=(), nonfinite=5)
     with pytest.raises(InputError, match="nonfinite.max_in_a_row: 0; set it to 1 or more, or nonfinite=None"):
         run(bad=(), nonfinite=dict(max_in_a_row=0))
 
