@@ -323,6 +323,8 @@ def add_hooks(cfg: Config) -> None:
         there.add("ReportHook")
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
     if (nonfinite := cfg.get("nonfinite", {})) is not None and "NonFiniteHook" not in there:
+        if not isinstance(nonfinite, dict):
+            raise InputError(f"nonfinite: {nonfinite!r}; set nonfinite=dict(max_in_a_row=10), or None to switch it off")
         added.append(dict(type="bestiary.NonFiniteHook", **nonfinite))
     if cfg.get("ema") and "EMAHook" not in there:
         added.append(ema_hook(cfg.ema))
