@@ -81,7 +81,7 @@ def train(args: argparse.Namespace) -> None:
             time.monotonic() - began,
         )
         if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
-            print(f"report: {page}")
+            print(f"report: {Path(cfg.work_dir) / page.name}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:

@@ -94,9 +94,12 @@ def curves(runs: Sequence[Run]) -> str:
     chart("Training loss", "loss", "loss")
     names = list(dict.fromkeys(name for run in runs for name in run.scores))
     for title, group in _groups(names):
-        lines = _score_lines(runs, group, several)
+        if several:  # the leading one alone: a line a run
+            group = words.leading(dict.fromkeys(group), 1)
+            title = words.meaning(group[0])
+        lines = _score_lines(runs, group)
         if any(len(line.x) > 1 for line in lines):
-            draw(title, lines, "score, 0 to 1", mean=False)
+            draw(title, lines, "score, 0 to 1", mean=False, from_zero=True)
     if not several:
         parts = [name for name in runs[0].losses() if name != "loss"][:COLOURS]
         if len(parts) > 1:
@@ -125,8 +128,8 @@ def _groups(names: Sequence[str]) -> list[tuple[str, list[str]]]:
     return [(titles.get(title, title[:1].upper() + title[1:]), group[:COLOURS]) for title, group in groups.items()][:6]
 
 
-def _score_lines(runs: Sequence[Run], group: Sequence[str], several: bool) -> list[Line]:
-    if several:  # the first of the group alone: a line a run
+def _score_lines(runs: Sequence[Run], group: Sequence[str]) -> list[Line]:
+    if len(runs) > 1:
         return [Line(run.name, *run.score_curve(group[0]), colour=n % COLOURS, dots=True) for n, run in enumerate(runs)]
     return [
         Line(name.rsplit("/", 1)[-1], *runs[0].score_curve(name), colour=n, dots=True) for n, name in enumerate(group)

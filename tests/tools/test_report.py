@@ -83,7 +83,7 @@ def test_the_page_of_a_training(digits):
     text = (digits / "run" / "report.html").read_text()
     scores = json.loads((digits / "run" / "metrics.json").read_text())["metrics"]
     assert f"<dt>top-1 accuracy</dt><dd>{scores['accuracy/top1']:.4f}<small>" in text
-    assert "finished after iteration 8 of 8" in text and "ImageClassifier, PoolFormer" in text
+    assert "finished after iteration 8 of 8" in text and "ImageClassifier, bestiary.PoolFormer" in text
     assert "bestiary train quickstart/classifier_poolformer_digits" in text and "torch" in text
     matrix = text.partition("Confusion matrix</figcaption>")[2].partition("</figure>")[0]
     right = sum(int(n) for n in re.findall(r"(\d+) taken for \1: (\d+)", matrix) for n in n[1:])
