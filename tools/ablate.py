@@ -26,7 +26,7 @@ from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import machine
 from bestiary.tools.jobs import cores, environment
-from bestiary.tools.options import need
+from bestiary.tools.options import add_safe_option, need
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 CONFIG = "ablations/token_mixers_digits"
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--jobs", type=int, help="trainings at the same time; left out: one a core")
     add("--work-dir", help="folder for runs and the record; the config's if left out")
     add("--fresh", action="store_true", help="do it all again, also what is done already")
+    add_safe_option(parser)
     add("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
     return run_guarded(lambda: ablate(args), args.debug)
@@ -60,7 +61,7 @@ def ablate(args: argparse.Namespace) -> None:
     Raises:
         InputError: the config lacks an entry; no such mixer; a training failed.
     """
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, safe=args.safe_config)
     need(cfg, args.config, "model", "token_mixers", "picture_size", "train_dataloader", "work_dir")
     folder = Path(args.work_dir or cfg.work_dir) / ("fast" if args.fast else "full")
     configs = {name: with_mixer(cfg, mixer, args.fast) for name, mixer in chosen(cfg, args.mixers).items()}
@@ -73,7 +74,7 @@ def ablate(args: argparse.Namespace) -> None:
     print(f"{len(configs)} mixers in one body, {jobs} at a time; into {folder}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         runs = {
-            name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh)
+            name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh, args.safe_config)
             for name, config in configs.items()
         }
         trained = {name: run.result() for name, run in runs.items()}
@@ -117,7 +118,7 @@ def with_mixer(cfg: Config, mixer: str | Mapping[str, Any] | Sequence[Any], fast
     return changed
 
 
-def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool) -> dict[str, float]:
+def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool, safe: bool = False) -> dict[str, float]:
     """Train and evaluate in a process of its own; its score and its time.
 
     Raises:
@@ -132,6 +133,7 @@ def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool) -> di
     done.unlink(missing_ok=True)
     config.write_text(cfg.pretty_text, encoding="utf-8")
     command = ["train", str(config), "--work-dir", str(run), "--threads", str(threads)]
+    command += ["--safe-config"] if safe else []
     began, log = time.monotonic(), run / "train.txt"
     with log.open("w", encoding="utf-8") as out:
         ended = subprocess.run(

@@ -7,8 +7,10 @@ import sys
 SUBJECTS = {  # name: what is measured; the module bestiary.tools.bench_NAME has its main(argv)
     "backbones": "our backbones against timm's of the same weights, inference and training",
     "backends": "a backbone of ours with one backend of its operators after the other",
+    "loop": "an iteration of `bestiary train` against a bare PyTorch loop's, on the quickstart's models",
     "evaluation": "COCO's scores by faster-coco-eval and by pycocotools, on a synthetic set",
     "pipeline": "the detection configs' data pipelines against mmdet's plain ones",
+    "training": "a training step in bf16, with recomputed activations, channels last, compiled",
     "kernels": "fused operators against what else computes the same; --tune measures which backend to choose",
 }
 

@@ -12,12 +12,14 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "data": "make the bundled data set, or check one of yours",
     "quickstart": "train and evaluate a detector, a segmentor and a classifier on the bundled data",
     "ablate": "train one body with each token mixer in turn, and compare them in a table",
+    "merge": "make one file of weights of a sharded checkpoint",
     "convert": "rename weights between our keys, timm's and the authors'",
     "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
     "report": "make the HTML page of a training: curves, classes, pictures, config and machine",
     "flops": "parameters and multiply-adds of a config's model",
     "benchmark": "measure speed and memory on this machine",
+    "chaos": "break training runs on purpose, and measure what is lost",
     "list": "names of the backbones, all or those that fit a pattern",
 }
 

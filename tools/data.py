@@ -1,7 +1,7 @@
-"""Data sets: make the bundled digits, check those of a config, verify a download, prepare other forms.
+"""Data sets: make the bundled digits, check those of a config, verify or unpack a download, prepare other forms.
 
 bestiary data digits data/digits; bestiary data check CONFIG; bestiary data verify coco data/coco; bestiary data prepare
-yolo SRC DST.
+yolo SRC DST; bestiary data unpack ARCHIVE FOLDER.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from bestiary.inputs.prepare.voc import from_voc
 from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
-from bestiary.tools.options import ConfigOptions, need, read_config
+from bestiary.inputs.unpack import unpack
+from bestiary.tools.options import ConfigOptions, add_safe_option, need, read_config
 
 TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
 KINDS = (*TO_COCO, "ade20k", *YEARS, "synapse", "shards")
@@ -43,7 +44,7 @@ WHAT = (
 def main(argv: list[str] | None = None) -> int:
     """Parse, make or check, print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare|unpack")
     digits = commands.add_parser("digits", help="write handwritten digits on photographs as COCO, ADE20K and ImageNet")
     digits.add_argument("root", help="folder to make, as data/digits")
     digits.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="look for mistakes in the data that a config names")
     check.add_argument("config", help="config file, or the name of one that ships")
     check.add_argument("--cfg-options", nargs="+", action=ConfigOptions, metavar="KEY=VALUE", help="change entries")
+    add_safe_option(check)
     verify = commands.add_parser("verify", help="say what is missing of a downloaded data set, and where")
     verify.add_argument("name", choices=list(LAYOUTS), help="which")
     verify.add_argument("root", help="its folder, as data/coco")
@@ -75,11 +77,16 @@ def main(argv: list[str] | None = None) -> int:
         "--val", type=float, metavar="SHARE", help="hold out, where the source has no split (0.2; ISIC 0.3)"
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the choice (0)")
-    for command in (digits, check, verify, prepare):
+    archive = commands.add_parser("unpack", help="unpack a zip or tar archive, inside of its folder or not at all")
+    archive.add_argument("archive", help="zip or tar file; tar may be packed by gz, bz2 or xz")
+    archive.add_argument("folder", help="where to; made if it is not there")
+    for command in (digits, check, verify, prepare, archive):
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
     return run_guarded(
-        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data)[args.command](args),
+        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data, unpack=unpack_archive)[
+            args.command
+        ](args),
         args.debug,
     )
 
@@ -198,6 +205,16 @@ def prepare_data(args: argparse.Namespace) -> None:
     else:
         lines = dict(ade20k=prepare_ade20k, synapse=prepare_synapse)[args.name](args.source, args.target)
     print("\n".join(lines))
+
+
+def unpack_archive(args: argparse.Namespace) -> None:
+    """Unpack and say how much.
+
+    Raises:
+        InputError: see `unpack`.
+    """
+    files, size = unpack(args.archive, args.folder)
+    print(f"{args.folder}: {files:,} files, {size / 2**20:,.1f} MiB, of {args.archive}")
 
 
 if __name__ == "__main__":
