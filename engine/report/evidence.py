@@ -25,7 +25,8 @@ THRESHOLD_BITS = 1 << np.arange(len(THRESHOLDS))
 @dataclass
 class Evidence:
     """An evaluation: `kind` and `arrays` as a `Collector`'s; names and colours of the classes; `pictures` that counted
-    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures.
+    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures, whose paths are relative
+    to `folder` unless they are whole.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Evidence:
     epoch: int
     parts: int
     world: int
+    folder: str = ""
 
 
 def save_part(work_dir: str | Path, collector: Collector, facts: dict[str, Any], rank: int) -> Path:
@@ -86,6 +88,7 @@ def read_evidence(work_dir: str | Path) -> Evidence | None:
         facts["epoch"],
         len(parts),
         facts["world"],
+        facts.get("folder", ""),
     )
 
 

@@ -90,6 +90,8 @@ def test_the_page_of_a_training(digits):
     wrong = sum(int(c.replace(",", "")) for a, b, c in re.findall(r"(\d+) taken for (\d+): ([\d,]+)", matrix) if a != b)
     pictures = len(list((digits / "data/digits/imagenet/val").rglob("*.jpg")))
     assert right + wrong == pictures and right / pictures == pytest.approx(scores["accuracy/top1"])
+    start = json.loads((digits / "run" / "report" / "history.jsonl").read_text().splitlines()[0])
+    assert (start["batch_size"], start["train_pictures"], start["max_iters"]) == (16, 64, 8)
     assert text.count("data:image/webp;base64,") == 12 and "Precision over recall" in text
 
 
@@ -98,6 +100,9 @@ def test_as_a_command_without_a_terminal(digits):
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "0 of 1 runs done: run" and re.fullmatch(r"report: a\.html \(\d\.\d MB\)", lines[-1])
+    # From another folder than the training's, the data set's relative paths still lead to the pictures.
+    write_report(digits / "run", digits / "c.html")
+    assert "no longer there" not in (digits / "c.html").read_text()
     assert "\x1b" not in done.stdout and (digits / "a.html").stat().st_size < 1_000_000
 
 
