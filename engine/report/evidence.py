@@ -25,8 +25,8 @@ THRESHOLD_BITS = 1 << np.arange(len(THRESHOLDS))
 @dataclass
 class Evidence:
     """An evaluation: `kind` and `arrays` as a `Collector`'s; names and colours of the classes; `pictures` that counted
-    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures, whose paths are relative
-    to `folder` unless they are whole.
+    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures,
+    their paths below `folder` where they are not whole.
     """
 
     kind: str

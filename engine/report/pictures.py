@@ -18,6 +18,7 @@ from .extremes import unpack_labels, unpack_objects
 
 DRAWN = 420  # pixels of the longer side of a picture with objects or regions
 PLAIN = 176  # of one with classes alone
+NAMED = 5  # classes of a picture
 
 
 def data_uri(picture: Picture) -> str:
@@ -46,20 +47,24 @@ def _original(evidence: Evidence, entry: dict[str, Any], size: tuple[int, int]) 
         return np.full((*size, 3), 128, np.uint8), " (the picture is no longer there)"
 
 
+def _more(things: list) -> list[str]:
+    return [f"and {len(things) - NAMED} more"] if len(things) > NAMED else []
+
+
 def _class_card(evidence: Evidence, entry: dict[str, Any], names: list[str]) -> str:
     picture, gone = _original(evidence, entry, (48, 48))
     height, width = picture.shape[:2]
     factor = PLAIN / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
-    truth = ", ".join(name_of(names, k) for k in entry["truth"]) or "none"
+    truth = ", ".join([name_of(names, k) for k in entry["truth"][:NAMED]] + _more(entry["truth"])) or "none"
     kinds = ["right" if label in entry["truth"] else "wrong" for label, _ in entry["found"]]
     if evidence.kind == "classes":  # the best is the answer, the others are what it might have been
         kinds[1:] = ["also"] * len(kinds[1:])
     found = [
         f'<span class="{state}">{escape(name_of(names, label))} {score:.2f}</span>'
-        for state, (label, score) in zip(kinds, entry["found"], strict=True)
-    ]
+        for state, (label, score) in zip(kinds[:NAMED], entry["found"][:NAMED], strict=True)
+    ] + _more(entry["found"])
     said = ", ".join(f"{name_of(names, label)} {score:.2f}" for label, score in entry["found"]) or "none"
     name = Path(entry["path"]).name
     return (
