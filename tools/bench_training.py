@@ -24,6 +24,7 @@ from bestiary.errors import InputError
 from bestiary.heads.classifier import make_classifier
 from bestiary.tools import machine
 from bestiary.tools.growth import Growth
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import in_turns, on_cpu
 
 WAYS = {
@@ -40,7 +41,7 @@ CLASSES = 1000
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary benchmark training", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark training", __doc__.split("\n\n")[0])
     add = parser.add_argument
     add("name", nargs="?", default="poolformer_s12", help="backbone, as `bestiary list` prints it (poolformer_s12)")
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which, beside 'plain'")

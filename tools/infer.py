@@ -1,11 +1,4 @@
-"""Run a checkpoint on pictures and videos: bestiary infer CONFIG CHECKPOINT PICTURES... --out FOLDER
-
-bestiary infer CONFIG CHECKPOINT photos/ 'more/**/*.jpg' --out drawn --batch 8
-bestiary infer WORK_DIR WORK_DIR photos/ --out drawn --classes cat dog --score 0.5 --sheet 12
-bestiary infer CONFIG CHECKPOINT val/ --coco results.json
-bestiary infer CONFIG CHECKPOINT scenes/ --labels label_pngs --tta
-bestiary infer CONFIG CHECKPOINT clip.mp4 --out drawn
-"""
+"""Run a checkpoint on pictures and videos: bestiary infer CONFIG CHECKPOINT PICTURES... --out FOLDER"""
 
 import argparse
 import json
@@ -30,6 +23,7 @@ from bestiary.engine.sources import VIDEOS, Found, find_files, names_below
 from bestiary.engine.video import Video, VideoWriter, need_imageio
 from bestiary.errors import InputError
 from bestiary.tools.options import add_options, at_least_one
+from bestiary.tools.parsers import command_parser
 
 SHEET_SIDE = 320  # pixels of the longer side of a picture on a sheet
 VIDEO_LINES = 2  # of names below the frames of a video
@@ -37,9 +31,7 @@ VIDEO_LINES = 2  # of names below the frames of a video
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, predict, write; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("infer", __doc__)
     add_options(parser, launcher=False)
     parser.add_argument(
         "checkpoint",

@@ -1,6 +1,5 @@
 """Train a classifier, a detector and a segmentor on the bundled digits; show scores and pictures."""
 
-import argparse
 import hashlib
 import json
 import subprocess
@@ -19,6 +18,7 @@ from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
 from bestiary.errors import InputError
 from bestiary.tools.jobs import cores, environment
+from bestiary.tools.parsers import command_parser
 
 ROOT = Path("work_dirs/quickstart")
 DATA = Path("data/digits")
@@ -60,7 +60,7 @@ TASKS = (CLASSIFIER, DETECTOR, SEGMENTOR)
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, draw, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary quickstart", description=__doc__)
+    parser = command_parser("quickstart", __doc__)
     parser.add_argument("--fresh", action="store_true", help="do it all again, also what is done already")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)

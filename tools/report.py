@@ -1,12 +1,5 @@
-"""Make the page of a training: curves, classes, pictures, config and machine in one HTML file.
+"""Make the page of a training: curves, classes, pictures, config and machine in one HTML file."""
 
-examples:
-  bestiary report work_dirs/my_run                      writes work_dirs/my_run/report.html
-  bestiary report work_dirs                             all runs below a folder, their curves on one axis
-  bestiary report work_dirs/my_run --out /tmp/page.html
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,14 +7,12 @@ from rich.console import Console
 
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, make, print; returns the exit status."""
-    first, _, examples = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="bestiary report", description=first, epilog=examples, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command_parser("report", __doc__)
     parser.add_argument("work_dir", help="where `bestiary train` wrote, or a folder of such; also one that still runs")
     parser.add_argument("--out", metavar="FILE", help="the page; WORK_DIR/report.html if left out")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")

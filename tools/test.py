@@ -23,11 +23,12 @@ from bestiary.errors import InputError
 from bestiary.inputs.check_files import digest
 from bestiary.inputs.checks import check_inputs
 from bestiary.tools.options import add_log_option, add_options, device_words, need, read_config
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, evaluate, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary test", description=__doc__)
+    parser = command_parser("test", __doc__)
     add_options(parser)
     parser.add_argument("checkpoint", help="weights to evaluate: .pth or .safetensors")
     parser.add_argument(

@@ -35,11 +35,12 @@ from bestiary.tools.options import (
     read_config,
     shortened,
 )
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary train", description=__doc__)
+    parser = command_parser("train", __doc__)
     add_options(parser)
     add_data_option(parser)
     parser.add_argument(
