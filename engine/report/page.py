@@ -66,7 +66,7 @@ def _run(run: Run, among: int) -> str:
     body = "".join(f"<section><{level}>{title}</{level}>{content}</section>" for title, content in parts if content)
     head = f'<p class="state {run.state}"><b>{STATES[run.state]}</b> {escape(run.words)}</p>'
     model = escape(words.model_of(run.config))
-    began = f"started {words.date(run.starts[0]['time'])}" if run.starts else ""
+    began = f"<span>started {words.date(run.starts[0]['time'])}</span>" if run.starts else ""
     below = ", ".join(part for part in (model, began) if part)
     top = f"<header><h1>{escape(run.name)}</h1><p class='model'>{below}</p>{head}</header>"
     if among == 1:

@@ -83,13 +83,15 @@ def test_the_page_of_a_training(digits):
     text = (digits / "run" / "report.html").read_text()
     scores = json.loads((digits / "run" / "metrics.json").read_text())["metrics"]
     assert f"<dt>top-1 accuracy</dt><dd>{scores['accuracy/top1']:.4f}<small>" in text
-    assert "finished after iteration 8 of 8" in text and "ImageClassifier, PoolFormer" in text
+    assert "finished after iteration 8 of 8" in text and "ImageClassifier, bestiary.PoolFormer" in text
     assert "bestiary train quickstart/classifier_poolformer_digits" in text and "torch" in text
     matrix = text.partition("Confusion matrix</figcaption>")[2].partition("</figure>")[0]
     right = sum(int(n) for n in re.findall(r"(\d+) taken for \1: (\d+)", matrix) for n in n[1:])
     wrong = sum(int(c.replace(",", "")) for a, b, c in re.findall(r"(\d+) taken for (\d+): ([\d,]+)", matrix) if a != b)
     pictures = len(list((digits / "data/digits/imagenet/val").rglob("*.jpg")))
     assert right + wrong == pictures and right / pictures == pytest.approx(scores["accuracy/top1"])
+    start = json.loads((digits / "run" / "report" / "history.jsonl").read_text().splitlines()[0])
+    assert (start["batch_size"], start["train_pictures"], start["max_iters"]) == (16, 64, 8)
     assert text.count("data:image/webp;base64,") == 12 and "Precision over recall" in text
 
 
@@ -98,6 +100,9 @@ def test_as_a_command_without_a_terminal(digits):
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "0 of 1 runs done: run" and re.fullmatch(r"report: a\.html \(\d\.\d MB\)", lines[-1])
+    # From another folder than the training's, the data set's relative paths still lead to the pictures.
+    write_report(digits / "run", digits / "c.html")
+    assert "no longer there" not in (digits / "c.html").read_text()
     assert "\x1b" not in done.stdout and (digits / "a.html").stat().st_size < 1_000_000
 
 
