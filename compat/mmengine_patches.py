@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
+from ..files import whole_file
 from .imports import after_import, replace, target
 
 # --- packages and configs ---------------------------------------------------------------------------------------------
@@ -134,6 +135,42 @@ def checkpoint_text_is_not_run(module: ModuleType) -> None:
         return checkpoint
 
     replace(module, "_load_checkpoint", _load_checkpoint)
+
+
+@after_import("mmengine.runner.checkpoint")
+def checkpoints_are_whole(module: ModuleType) -> None:
+    """A checkpoint is written in place: a process that is killed meanwhile leaves half of one under its name."""
+    save = target(module, "save_checkpoint")
+
+    @functools.wraps(save)
+    def save_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
+        if file_client_args is not None or backend_args is not None or "://" in str(filename):
+            return save(checkpoint, filename, file_client_args, backend_args)
+        import torch
+
+        os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
+        with whole_file(filename) as file:
+            torch.save(checkpoint, file)
+
+    replace(module, "save_checkpoint", save_checkpoint)
+
+
+@after_import("mmengine.fileio.backends.local_backend")
+def local_files_are_whole(module: ModuleType) -> None:
+    """The same for what `mmengine.dump` and the like write to a disk."""
+    backend = target(module, "LocalBackend")
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        os.makedirs(os.path.dirname(os.path.abspath(filepath)), exist_ok=True)
+        with whole_file(filepath) as file:
+            file.write(obj)
+
+    def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = "utf-8") -> None:
+        self.put(obj.encode(encoding), filepath)
+
+    for name, method in ("put", put), ("put_text", put_text):
+        functools.update_wrapper(method, target(backend, name))
+        setattr(backend, name, method)
 
 
 # --- distributed training without a GPU -------------------------------------------------------------------------------

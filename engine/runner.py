@@ -1,24 +1,34 @@
-"""mmengine's Runner, with three manners: it checks before it trains, loads strictly, and keeps the terminal quiet."""
+"""mmengine's Runner, which checks before it trains, loads strictly, resumes exactly, and keeps the terminal quiet."""
 
 import contextlib
 import functools
 import io
 import logging
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
+from ..backbones.reading import is_address
 from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
+from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
+from .training.batches import leave_signals_to_main
+from .training.checkpoint_hook import INTERRUPTED
+from .training.state import KEY as STATE
+from .training.state import restore
+from .training.stopping import StopRequest, ValidationLeft
 
 NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "will be deprecated in future",
@@ -26,7 +36,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook")
 
 
 class CheckingRunner(Runner):
@@ -35,6 +45,9 @@ class CheckingRunner(Runner):
     Raises:
         InputError: the neck or head does not fit the backbone; a checkpoint does not fit the model.
     """
+
+    stop_request: StopRequest | None = None
+    _loaded: dict[str, Any] = {}
 
     def train(self) -> nn.Module:
         """As Runner's; names the parameters where training in several processes fails for want of their gradients."""
@@ -65,7 +78,44 @@ class CheckingRunner(Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """pycocotools and others print while they read and while they count: that goes to the log."""
+        if isinstance(loop, dict):
+            loop = use_exact_loop(loop)
+            self._find_start()
         return _printing_to(self.logger, super().build_train_loop)(loop)
+
+    def _find_start(self) -> None:
+        """Settle what to resume from, and take its seed: the data's order is to be the one that it began with."""
+        if not self._resume:
+            return
+        found: list[Any] = [None]
+        if is_main_process():  # one process decides for all
+            if self._load_from is None:
+                found = [find_resumable(self.work_dir)]
+            elif is_address(str(self._load_from)):
+                found = [Resumable(self._load_from, -1, None, ())]
+            else:
+                found = [Resumable(self._load_from, *look_at(self._load_from), ())]
+        broadcast_object_list(found)
+        if found[0] is None:
+            self._resume = False
+            self.logger.info(f"{self.work_dir} has no checkpoint to resume from: the run starts at its beginning")
+            return
+        start: Resumable = found[0]
+        for damaged in start.passed:
+            self.logger.warning(f"passed over: {damaged}")
+        self._load_from = str(start.path)
+        if start.seed is not None and start.seed != self.seed:
+            if self._randomness_cfg.get("seed") is not None:
+                self.logger.warning(f"the run goes on with the seed of its checkpoint, {start.seed}, not {self.seed}")
+            self._randomness_cfg.update(seed=start.seed)
+            self.set_randomness(**self._randomness_cfg)
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """As Runner's; workers leave signals to the main process."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        leave_signals_to_main(loader)
+        return loader
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As `build_train_loop`."""
@@ -78,11 +128,19 @@ class CheckingRunner(Runner):
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         """As `build_train_loop`."""
         built = super().build_evaluator(evaluator)
-        built.evaluate = _printing_to(self.logger, built.evaluate)
+        evaluate = _printing_to(self.logger, built.evaluate)
+
+        def evaluate_unless_stopped(size: int) -> dict:
+            if self.stop_request is not None and self.stop_request.everywhere():
+                raise ValidationLeft(alone=False)
+            return evaluate(size)
+
+        built.evaluate = evaluate_unless_stopped
         return built
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """As Runner's; a file of weights alone has no epoch and optimizer to go on with."""
+        """As Runner's, and to the last bit; a file of weights alone has no epoch and optimizer to go on with."""
+        ends = [getattr(scheduler, "end", None) for scheduler in _flat(self.param_schedulers)]
         try:
             super().resume(filename, *args, **kwargs)
         except KeyError as error:
@@ -92,12 +150,58 @@ class CheckingRunner(Runner):
                 f"{filename}: it has weights, but no {error.args[0]!r} of a run to go on with: "
                 "start from its weights with --load-from (in a config: load_from, and resume=False)"
             ) from error
+        for number, (scheduler, end) in enumerate(zip(_flat(self.param_schedulers), ends, strict=True)):
+            if (then := getattr(scheduler, "end", None)) != end:
+                self.logger.warning(
+                    f"param_scheduler[{number}] ends at {then} in the checkpoint and at {end} in the config: the "
+                    "checkpoint's is followed; to begin another schedule, start from the weights with --load-from"
+                )
+        state = self._loaded.get(STATE)
+        if state is None:
+            self.train_loop.validated = self.iter
+            self.logger.warning(
+                f"{filename}: not written by bestiary: it has no place in the data, so the run goes on at the "
+                "beginning of an epoch, with other random numbers than without the break"
+            )
+        elif changed := restore(self, state):
+            self.logger.warning(
+                f"the run is not what it was when it was saved ({', '.join(changed)}): it goes on from the same "
+                "pictures, but its numbers will differ from those of a run without a break"
+            )
+        self._loaded = {}
+
+    def stop_here(self, epoch: int, iteration: int) -> None:
+        """Save, unless this iteration is saved already, and end the run.
+
+        Raises:
+            Stopped: always, when the checkpoint is on the disk.
+            InputError: there is no room for it.
+        """
+        kept = [hook for hook in self.hooks if isinstance(hook, WholeCheckpointHook)]
+        if not kept:
+            kept = [WholeCheckpointHook()]
+            self.register_hook(kept[0])
+            kept[0].before_train(self)
+        hook = kept[0]
+        if hook.saved_iteration != iteration:
+            name = INTERRUPTED.format(iteration)
+            if not hook.save(self, name, dict(epoch=epoch, iter=iteration), by_epoch=False):
+                raise InputError(f"{hook.last_ckpt}: no room for it; the run stops at the checkpoint before")
+        self.call_hook("after_run")
+        if is_main_process():
+            print(
+                f"stopped by {self.stop_request.name} after iteration {iteration} of {self.max_iters}; "
+                f"saved in {hook.last_ckpt}: go on with --resume",
+                file=sys.stderr,
+                flush=True,
+            )
+        raise Stopped(hook.last_ckpt)
 
     def load_checkpoint(
         self, filename: str, map_location: Any = "cpu", strict: bool | None = None, revise_keys: Any = None
     ) -> dict:
         """As Runner's, but every key has to fit unless `cfg.load_partial` or `strict=False` is given."""
-        checkpoint = read_checkpoint(filename, map_location)
+        checkpoint = self._loaded = read_checkpoint(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         model = model.module if isinstance(model, BaseTTAModel) else model
@@ -148,8 +252,18 @@ def _printing_to(logger: MMLogger, function: Callable) -> Callable:
     return quiet
 
 
+def _flat(schedulers: list | dict | None) -> list:
+    """The schedulers of all optimizers, one after the other."""
+    return [s for group in schedulers.values() for s in group] if isinstance(schedulers, dict) else schedulers or []
+
+
 def add_hooks(cfg: Config) -> None:
-    """Put our hooks among the config's custom hooks, those that it does not have yet."""
+    """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save."""
+    cfg.default_hooks = cfg.get("default_hooks") or {}
+    saving = cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    for hook in (saving, *(cfg.get("custom_hooks") or ())):
+        if isinstance(hook, dict) and hook.get("type") in ("CheckpointHook", "mmengine.CheckpointHook"):
+            hook["type"] = "bestiary.WholeCheckpointHook"
     there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"errors", "registry", "kernels"},
+    {"errors", "files", "registry", "kernels"},
     {"backbones", "compat"},
     {"necks", "heads", "inputs", "checkpoints"},
     {"engine"},

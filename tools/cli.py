@@ -17,6 +17,7 @@ COMMANDS = {  # name: what it does; the module bestiary.tools.NAME has its main(
     "convert": "rename weights between our keys, timm's and the authors'",
     "check": "look for every mistake in a config and its data before it trains",
     "check_configs": "try configs without their data: a training step and a prediction of each",
+    "card": "write and check model cards, or make one of a model that you have trained",
     "flops": "parameters and multiply-adds of a config's model",
     "compare": "set backbones side by side: size, speed, memory and accuracy, in a table and a plot",
     "benchmark": "measure speed and memory on this machine",

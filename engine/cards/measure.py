@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ...checkpoints import build_classifier
 from ...errors import InputError
+from ...registry import MODELS
 from ..complexity import build_meta, count_multiply_adds, count_parameters
 from ..configs import load_config
 from .source import MEASURED, Variant, measurements
@@ -37,18 +38,35 @@ def count_backbone(variant: Variant) -> dict[str, int]:
 
 
 def count_config(name: str) -> dict[str, Any]:
-    """Parameters that train, and multiply-adds where they do not hang on what is in the picture, of a config's model.
+    """What a config trains: parameters, recipe, and multiply-adds where they do not hang on what is in the picture.
 
     Returns:
-        `parameters`; and `multiply_adds` with `size`, (height, width), or neither of the two.
+        `parameters`; `recipe`; `backbone` of a classifier, as `list_backbones()` has it; and `multiply_adds` with
+        `size`, [height, width], or neither of the two.
     """
     cfg = load_config(name)
     model = build_meta(cfg)
     size = picture_size(name, cfg)
-    figures: dict[str, Any] = dict(parameters=count_parameters(model))
+    figures: dict[str, Any] = dict(parameters=count_parameters(model), recipe=recipe_of(cfg))
+    if cfg.model.type.endswith("ImageClassifier"):
+        backbone = cfg.model.backbone
+        figures["backbone"] = MODELS.get(backbone.type.removeprefix("bestiary.")).name_of(backbone.arch)
     with contextlib.suppress(InputError):  # queries and boxes: DINO, Mask2Former
         figures |= dict(multiply_adds=count_multiply_adds(model, *size), size=list(size))
     return figures
+
+
+def recipe_of(cfg: Config) -> dict[str, Any]:
+    """Optimizer, rate, weight decay, the batch that they belong to, and the length in epochs or iterations."""
+    optimizer = cfg.optim_wrapper.optimizer
+    epochs = cfg.train_cfg.get("max_epochs")
+    return dict(
+        optimizer=optimizer.get("name", optimizer.type).rsplit(".", 1)[-1],
+        lr=optimizer.lr,
+        weight_decay=optimizer.get("weight_decay", 0),
+        batch=cfg.auto_scale_lr.base_batch_size,
+        **(dict(epochs=epochs) if epochs else dict(iterations=cfg.train_cfg.max_iters)),
+    )
 
 
 def picture_size(name: str, cfg: Config) -> tuple[int, int]:

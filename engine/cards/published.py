@@ -1,4 +1,4 @@
-"""What was published of a config's model: read from the config's docstring, which `tests/configs/` holds to its form."""
+"""What was published of a config's model: read from its docstring, which `tests/configs/` holds to its form."""
 
 import ast
 import re
