@@ -58,6 +58,7 @@ TABLE = {
         (["quickstart/mask_rcnn_poolformer_digit"], "did you mean quickstart/mask_rcnn_poolformer_digits"),
         (["common.py"], "the config has no model"),
     ],
+    "card": [(["davt"], "no card 'davt'"), (["--export", "empty"], "empty")],
     "compare": [
         ([], "name what to compare"),
         (["poolformr_s12"], "poolformr_s12: no backbone of ours or timm's.*did you mean poolformer_s12"),
