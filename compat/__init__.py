@@ -1,7 +1,8 @@
 """What mmengine, mmcv-lite, mmdet and mmseg need to run on current PyTorch and NumPy.
 
 - `imports`: mends a module at the moment that it is imported.
-- `mmengine_patches`, `openmmlab_patches`, `restarts`, `safe_loading`, `workers`: the mends, one small function each.
+- `mmengine_patches`, `openmmlab_patches`, `restarts`, `safe_loading`, `shared_lists`, `workers`: the mends, one small
+  function each.
 - `restricted_pickle`: the unpickler of files that are data.
 - `ext`, `ops`: the module `mmcv._ext`, which mmcv-lite lacks.
 
@@ -14,6 +15,7 @@ from . import (  # noqa: F401  (they register patches)
     openmmlab_patches,
     restarts,
     safe_loading,
+    shared_lists,
     workers,
 )
 from .ext import install_ext
