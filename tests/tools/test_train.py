@@ -263,11 +263,9 @@ def test_only_the_first_process_logs(tiny, tmp_path):
         str(tiny / "segmentation.py"),
         "--launcher",
         "pytorch",
-        "--log",
-        "wandb,tensorboard",
     ]
     done = subprocess.run(
-        [*torchrun, *argv, "--work-dir", str(tmp_path)],
+        [*torchrun, *argv, "--work-dir", str(tmp_path), "--loggers", "wandb,tensorboard"],
         env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
