@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from ..errors import InputError
 from .imports import after_import, replace, target
 
 
@@ -160,6 +161,25 @@ def san_without_weights(module: ModuleType) -> None:
         return None if rec_state_dict is None else init_weights(self, rec_state_dict)  # its layers have values
 
     part.init_weights = from_state
+
+
+@after_import("mmseg.datasets.transforms.loading")
+def labels_have_their_pictures_size(module: ModuleType) -> None:
+    """mmseg resizes picture and label image each by itself, so that labels of another size train, out of place."""
+    step = target(module, "LoadAnnotations")
+    load = target(step, "_load_seg_map")
+
+    @functools.wraps(load)
+    def _load_seg_map(self, results):
+        load(self, results)
+        labels, picture = results["gt_seg_map"].shape[:2], results.get("ori_shape")
+        if picture is not None and labels != tuple(picture[:2]):
+            raise InputError(
+                f"{results['seg_map_path']}: {labels[1]} x {labels[0]} pixels, its picture has {picture[1]} x "
+                f"{picture[0]}: make them one size"
+            )
+
+    step._load_seg_map = _load_seg_map
 
 
 @after_import("mmcv.ops.sync_bn")

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ..errors import InputError
+from .safe_config import load_safely
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
@@ -45,17 +46,28 @@ def find_config(name: str) -> Path:
     raise InputError(f"{name}: no such config file{hint} ({shipping})")
 
 
-def load_config(name: str, options: dict | None = None) -> Config:
+def load_config(name: str, options: dict | None = None, safe: bool = False) -> Config:
     """Read a config and merge `--cfg-options` into it. A config is Python and is run: read only what you trust.
 
+    Args:
+        name: a path, or the name of one that ships.
+        options: key with dots: value.
+        safe: of a config from elsewhere: it and its bases have to be data, see `safe_config`; nothing runs before that
+            is known. Types are then taken from the registries alone, for the rest of the process.
+
     Raises:
-        InputError: the file is not there or does not parse (file and line are named), or an option does not fit.
+        InputError: the file is not there or does not parse (file and line are named), or an option does not fit; safe,
+            and it is not.
     """
     path = find_config(name)
     _check_syntax(path)
+    if safe and any(key.split(".")[0] == "custom_imports" for key in options or {}):
+        raise InputError("--cfg-options custom_imports: not with --safe-config")
     # A config is a program of the user's and may raise anything; --debug shows the whole of it.
     try:
-        cfg = Config.fromfile(path)
+        cfg = load_safely(path) if safe else Config.fromfile(path)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{_place(path, error)}: the config does not load: {_words(error)}") from error
     if options:
@@ -101,24 +113,3 @@ def base_dataset(dataset: dict | ConfigDict) -> dict | ConfigDict:
     while "dataset" in dataset or "datasets" in dataset:
         dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
     return dataset
-
-
-def use_amp(cfg: Config, on_gpu: bool) -> str:
-    """Make `cfg` train in mixed precision; returns what was done, in words.
-
-    On a GPU mmengine's default (float16 with a dynamic loss scale), unless the config names a dtype; on a CPU bfloat16,
-    which needs no loss scale.
-
-    Raises:
-        InputError: the config's optimizer wrapper has no mixed-precision counterpart.
-    """
-    wrapper = cfg.get("optim_wrapper")
-    kind = wrapper.get("type", "OptimWrapper") if wrapper else None
-    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise InputError(f"--amp: it takes optim_wrapper.type='OptimWrapper', the config has {kind!r}: leave --amp out")
-    wrapper.type = "AmpOptimWrapper"
-    wrapper.setdefault("loss_scale", "dynamic")
-    if not on_gpu:
-        wrapper.dtype = "bfloat16"
-    dtype = wrapper.get("dtype") or "float16"
-    return f"mixed precision: optim_wrapper.type='AmpOptimWrapper', {dtype}{'' if on_gpu else ' on the CPU'}"

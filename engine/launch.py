@@ -1,6 +1,7 @@
 """What surrounds a run: ranks, threads, and how errors reach a person."""
 
 import difflib
+import errno
 import gc
 import os
 import re
@@ -15,6 +16,7 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from ..compat.workers import explain_death
 from ..errors import InputError
 from .parallel import lifeline
 from .parallel.logs import to_rank_log
@@ -27,6 +29,9 @@ RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes 
 
 NEWS = 5.0  # seconds in which the death of another rank is heard of
 LEFT = ("onnection closed by peer", "onnection reset by peer", "gloo", "NCCL", "Broken pipe", "Timed out waiting")
+# A folder or file that cannot be written: its place is the person's to choose.
+UNWRITABLE = {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.EDQUOT}
+
 PATIENCE = 2.0  # seconds: torchrun ends all processes as soon as one fails, and one of them has something to say
 
 
@@ -143,9 +148,13 @@ def explain(error: BaseException) -> str | None:
     """The message for a person if `error` comes of bad input, None if it may be a bug."""
     if isinstance(error, InputError):
         return _of_worker(str(error))
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{error.filename or 'writing'}: {error.strerror}; name another place, or mend that one"
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
+    if isinstance(error, RuntimeError) and (death := explain_death(error)) is not None:
+        return death
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
         name, scope, kind = found.groups()
         return f"config: {unknown_type(name, scope, kind)}"

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from rich.console import Console
 from rich.table import Table
 
+from ..files import write_text
 from ..registry import HOOKS
 from .training.resuming import BEST
 
@@ -93,8 +94,7 @@ class ResultsHook(Hook):
             "checkpoint": None if trained else runner._load_from,
             "seconds": round(time.monotonic() - self.began, 1),
         }
-        path = Path(runner.work_dir) / "metrics.json"
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(runner.work_dir) / "metrics.json", json.dumps(content, indent=2) + "\n")
 
 
 def checkpoints_of(work_dir: str | Path) -> dict[str, Path]:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -24,13 +26,15 @@ from ..backbones.reading import is_address
 from ..checkpoints.loading import put_weights, read_checkpoint
 from ..errors import InputError
 from .fit import check_channels
+from .layer_decay import need_readable_rates
 from .parallel import lifeline
 from .parallel.folder import is_sharded_checkpoint
 from .parallel.logs import log_every_rank
 from .parallel.restarts import attempt, has_saved
 from .parallel.runner import SharingRunner
+from .precision import compile_part, ema_hook, part_to_compile, to_channels_last, use_amp
 from .training import Resumable, Stopped, WholeCheckpointHook, find_resumable, look_at, use_exact_loop
-from .training.batches import close_workers, leave_signals_to_main
+from .training.batches import close_workers, leave_signals_to_main, name_unreadable
 from .training.state import KEY as STATE
 from .training.state import restore
 from .training.stopping import StopRequest, ValidationLeft
@@ -41,7 +45,7 @@ NOISE = (  # warnings about mmengine itself, with nothing for the reader to do
     "so skip saving parameter schedulers",
     "The prefix is not set in metric class",
 )
-HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook")
+HOOKS = ("ProgressHook", "ResultsHook", "FirstStepHook", "StopHook", "BadSamplesHook", "ReportHook")
 
 
 class CheckingRunner(SharingRunner):
@@ -72,8 +76,33 @@ class CheckingRunner(SharingRunner):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
-        check_channels(built.module if isinstance(built, BaseTTAModel) else built)
+        inner = built.module if isinstance(built, BaseTTAModel) else built
+        check_channels(inner)
+        if self.cfg.get("channels_last"):
+            to_channels_last(inner)
         return built
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """As Runner's, where a batch is what one step sees: pictures x processes x accumulative_counts."""
+        if auto_scale_lr and auto_scale_lr.get("enable"):
+            counts = getattr(optim_wrapper, "_accumulative_counts", 1)
+            auto_scale_lr = {**auto_scale_lr, "base_batch_size": auto_scale_lr["base_batch_size"] / counts}
+            if counts > 1:
+                self.logger.info(f"a step sees {counts} batches (accumulative_counts): the learning rate is for all")
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As Runner's; OneCycleLR reads no rates of the optimizer, so what makes them differ would be for nothing."""
+        need_readable_rates(scheduler, self.optim_wrapper, bool((self.auto_scale_lr or {}).get("enable")))
+        return super().build_param_scheduler(scheduler)
+
+    def _maybe_compile(self, target: str) -> None:
+        """`compile='backbone'` and `'model'` are ours; mmengine reads the rest."""
+        if (part := part_to_compile(self.cfg.get("compile"))) is None:
+            super()._maybe_compile(target)
+        else:
+            compile_part(self.model, *part)
+            self.logger.info(f"{part[0]} compiled: the first iterations take longer")
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """The log file gets all; the terminal gets warnings, for ProgressHook tells the rest."""
@@ -138,9 +167,10 @@ class CheckingRunner(SharingRunner):
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """As Runner's; workers leave signals to the main process."""
+        """As Runner's; workers leave signals to the main process, and name what they cannot read."""
         loader = Runner.build_dataloader(*args, **kwargs)
         leave_signals_to_main(loader)
+        name_unreadable(loader)
         return loader
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -278,24 +308,50 @@ def _flat(schedulers: list | dict | None) -> list:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save."""
-    cfg.default_hooks = cfg.get("default_hooks") or {}
-    saving = cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
-    for hook in (saving, *(cfg.get("custom_hooks") or ())):
-        if isinstance(hook, dict) and hook.get("type") in ("CheckpointHook", "mmengine.CheckpointHook"):
-            hook["type"] = "bestiary.WholeCheckpointHook"
-    there = {hook.get("type", "").split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, dict)}
+    """Put our hooks among the config's custom hooks, those that it does not have yet, and our way to save.
+
+    `report=False` leaves out the report's. mmengine's EMAHook and CheckpointHook become ours, with the same arguments.
+
+    Raises:
+        InputError: `ema` or `nonfinite` of the config do not fit.
+    """
+    cfg.default_hooks = dict(checkpoint=dict(type="CheckpointHook")) | (cfg.get("default_hooks") or {})
+    cfg.default_hooks.checkpoint = _ours(cfg.default_hooks.checkpoint)
+    hooks = [_ours(hook) for hook in cfg.get("custom_hooks") or ()]
+    there = {hook.get("type", "").split(".")[-1] for hook in hooks if isinstance(hook, dict)}
+    if not cfg.get("report", True):
+        there.add("ReportHook")
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), *added]
+    if (nonfinite := cfg.get("nonfinite", {})) is not None and "NonFiniteHook" not in there:
+        added.append(dict(type="bestiary.NonFiniteHook", **nonfinite))
+    if cfg.get("ema") and "EMAHook" not in there:
+        added.append(ema_hook(cfg.ema))
+    cfg.custom_hooks = [*hooks, *added]
+
+
+OURS = {"EMAHook": "bestiary.EMAHook", "CheckpointHook": "bestiary.WholeCheckpointHook"}
+
+
+def _ours(hook: Any) -> Any:
+    """A hook of mmengine's that we have in a form of our own -> that one, by the names that reach mmengine's."""
+    kind = hook.get("type") if isinstance(hook, dict) else None
+    scope, _, name = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
+    if name in OURS and scope in ("", "mmengine", "mmdet", "mmseg"):
+        return {**hook, "type": OURS[name]}
+    return hook
 
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config: the one it names in `runner_type`, or ours.
 
     Raises:
-        InputError: the config has a `strategy`; see `CheckingRunner`.
+        InputError: the config has a `strategy`; `amp`, `compile`, `ema` or `nonfinite` of it do not fit; see
+            `CheckingRunner`.
     """
     add_hooks(cfg)
+    if cfg.get("amp") and cfg.get("optim_wrapper"):
+        use_amp(cfg, torch.cuda.is_available(), cfg.amp)
+    part_to_compile(cfg.get("compile"))
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)
     if cfg.get("strategy") is not None:

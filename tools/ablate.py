@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
+from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import machine
 from bestiary.tools.jobs import cores, environment
-from bestiary.tools.options import need
+from bestiary.tools.options import add_safe_option, need
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 CONFIG = "ablations/token_mixers_digits"
@@ -37,11 +39,7 @@ LAST_WORDS = 15  # lines of a failed run that are repeated
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary ablate",
-        description=__doc__,
-        epilog="What an earlier call has finished is not trained again.",
-    )
+    parser = command_parser("ablate", __doc__, "What an earlier call has finished is not trained again.")
     add = parser.add_argument
     add("config", nargs="?", default=CONFIG, help=f"a classifier's config with `token_mixers`; left out: {CONFIG}")
     add("--mixers", nargs="+", metavar="NAME", help="some of the config's `token_mixers`; left out: all")
@@ -49,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--jobs", type=int, help="trainings at the same time; left out: one a core")
     add("--work-dir", help="folder for runs and the record; the config's if left out")
     add("--fresh", action="store_true", help="do it all again, also what is done already")
+    add_safe_option(parser)
     add("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
     return run_guarded(lambda: ablate(args), args.debug)
@@ -60,22 +59,28 @@ def ablate(args: argparse.Namespace) -> None:
     Raises:
         InputError: the config lacks an entry; no such mixer; a training failed.
     """
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, safe=args.safe_config)
     need(cfg, args.config, "model", "token_mixers", "picture_size", "train_dataloader", "work_dir")
     folder = Path(args.work_dir or cfg.work_dir) / ("fast" if args.fast else "full")
     configs = {name: with_mixer(cfg, mixer, args.fast) for name, mixer in chosen(cfg, args.mixers).items()}
     jobs = args.jobs or cores()
+    folder.mkdir(parents=True, exist_ok=True)
     digits = Path(cfg.train_dataloader.dataset.get("data_root", "")).is_relative_to(DIGITS)
     if digits and not (DIGITS / "digits.json").exists():
         print(f"data: the bundled handwritten digits, into {DIGITS}", flush=True)
-        subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)], check=True)
+        done = subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)])
+        if done.returncode:
+            raise InputError(f"the bundled digits could not be made in {DIGITS}; see above")
     began = time.monotonic()
     print(f"{len(configs)} mixers in one body, {jobs} at a time; into {folder}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         runs = {
-            name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh)
+            name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh, args.safe_config)
             for name, config in configs.items()
         }
+        with Steps("train", len(runs), "mixers") as steps:
+            for _ in as_completed(runs.values()):
+                steps.done()
         trained = {name: run.result() for name, run in runs.items()}
     results = {
         name: result | size | speed
@@ -117,7 +122,7 @@ def with_mixer(cfg: Config, mixer: str | Mapping[str, Any] | Sequence[Any], fast
     return changed
 
 
-def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool) -> dict[str, float]:
+def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool, safe: bool = False) -> dict[str, float]:
     """Train and evaluate in a process of its own; its score and its time.
 
     Raises:
@@ -132,6 +137,7 @@ def train(name: str, cfg: Config, folder: Path, threads: int, fresh: bool) -> di
     done.unlink(missing_ok=True)
     config.write_text(cfg.pretty_text, encoding="utf-8")
     command = ["train", str(config), "--work-dir", str(run), "--threads", str(threads)]
+    command += ["--safe-config"] if safe else []
     began, log = time.monotonic(), run / "train.txt"
     with log.open("w", encoding="utf-8") as out:
         ended = subprocess.run(

@@ -30,6 +30,7 @@ from bestiary.errors import InputError
 from bestiary.inputs import make_digits
 from bestiary.tools.jobs import environment
 from bestiary.tools.machine import record
+from bestiary.tools.parsers import command_parser
 
 CONFIGS = (
     "quickstart/classifier_poolformer_digits",
@@ -42,12 +43,7 @@ WARM = 10  # iterations that do not count
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark loop",
-        description=__doc__,
-        epilog="examples:\n  bestiary benchmark loop --rounds 7 --out loop.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("benchmark loop", __doc__)
     parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG", help="the quickstart's three")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each way, in turns (5)")
     parser.add_argument("--iterations", type=int, default=60, help="of a run, of which the first 10 do not count (60)")

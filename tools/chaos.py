@@ -16,25 +16,14 @@ from rich.table import Table
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
 from bestiary.tools.machine import record
-
-EXAMPLES = """examples:
-  bestiary chaos kill --trials 50 --out kill.json    SIGKILL at random moments, also within a save
-  bestiary chaos resume --out resume.json            the resume matrix
-  bestiary chaos resume --rows 'mixup' 'DDP x 2'     two rows of it
-"""
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, break, print; returns 1 if anything was lost."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary chaos",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "what", choices=PARTS, help="; ".join(f"{name}: {part.__doc__}" for name, part in PARTS.items())
-    )
+    words = "parts:\n" + "\n".join(f"  {name:8s} {part.__doc__}" for name, part in PARTS.items())
+    parser = command_parser("chaos", __doc__, words)
+    parser.add_argument("what", choices=PARTS, help="what is broken")
     parser.add_argument("--trials", type=int, default=50, help="of the kill test (50)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="of the resume matrix; all if left out")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing (0)")

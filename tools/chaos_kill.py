@@ -49,11 +49,11 @@ def trial(folder: Path, config: Path, whole: dict, rng: random.Random, seconds: 
         began = time.monotonic()
         while os.waitpid(process, os.WNOHANG) == (0, 0):
             late = time.monotonic() - began >= after
-            part = any(folder.glob(f"*.pth{PART}"))
+            part = any(folder.glob(f"*.pth.*{PART}"))
             if late and (part or not writing) or time.monotonic() - began > LIMIT:
                 os.kill(process, signal.SIGKILL)
                 os.waitpid(process, 0)
-                kills, within = kills + 1, within + any(folder.glob(f"*.pth{PART}"))
+                kills, within = kills + 1, within + any(folder.glob(f"*.pth.*{PART}"))
                 break
         else:
             break  # it has ended before its turn came

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bestiary.engine.progress import clock
+from bestiary.errors import InputError
 from bestiary.tools.chaos_runs import (
     FEATURES,
     STEPS,
@@ -93,7 +94,13 @@ def cell(folder: Path, config: Path, where: str, ranks: int, whole: dict) -> flo
 def resume_matrix(
     folder: Path, rows: list[str] | None = None, say: Callable[[str], None] = print
 ) -> dict[str, dict[str, float]]:
-    """Largest difference of any weight, buffer, average or optimizer's state: row: {where: difference}."""
+    """Largest difference of any weight, buffer, average or optimizer's state: row: {where: difference}.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    if unknown := [row for row in rows or () if row not in ROWS]:
+        raise InputError(f"resume: no row {unknown[0]!r}; there are {'; '.join(ROWS)}")
     pictures = make_pictures(folder)
     found: dict[str, dict[str, float]] = {}
     for number, name in enumerate(rows or ROWS):

@@ -1,6 +1,5 @@
 """Parameters and multiply-adds of a config's model: bestiary flops CONFIG --shape 800 1280"""
 
-import argparse
 import sys
 
 from mmengine.config import Config
@@ -11,13 +10,15 @@ from bestiary.engine.complexity import build_meta, count_multiply_adds, count_pa
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
+from bestiary.tools.options import add_safe_option, need
+from bestiary.tools.parsers import command_parser
 
 CUSTOMARY = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # height and width at which papers of the field count
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, count, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary flops", description=__doc__)
+    parser = command_parser("flops", __doc__)
     parser.add_argument("config", help="path of a config, or the name of one that ships")
     parser.add_argument(
         "--shape",
@@ -27,18 +28,20 @@ def main(argv: list[str] | None = None) -> int:
         help="of the picture; by default 800 1280 for a detector, 512 2048 for a segmentor, the pipeline's size for a "
         "classifier",
     )
+    add_safe_option(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
-    return run_guarded(lambda: count(args.config, args.shape), args.debug)
+    return run_guarded(lambda: count(args.config, args.shape, args.safe_config), args.debug)
 
 
-def count(config: str, shape: list[int] | None) -> None:
+def count(config: str, shape: list[int] | None, safe: bool = False) -> None:
     """Print the table of a config.
 
     Raises:
         InputError: no such config; a shape that is not there to be taken from the config.
     """
-    cfg = load_config(config)
+    cfg = load_config(config, safe=safe)
+    need(cfg, config, "model")
     height, width = shape or customary(cfg)
     model = build_meta(cfg)
     table = Table(title=f"{config} at {height} x {width}")

@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
         metavar="KEY=VALUE",
         help="change entries of the config: train_cfg.max_epochs=3 'model.neck.in_channels=[64,128]'",
     )
+    add_safe_option(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     if not launcher:
         return
@@ -47,10 +48,19 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
         help="how the processes were started; pytorch: torchrun",
     )
     parser.add_argument(
-        "--threads", type=_positive, help="CPU threads of each process; its share of the cores if left out"
+        "--threads", type=at_least_one, help="CPU threads of each process; its share of the cores if left out"
     )
     # torch.distributed.launch gives it; torchrun sets the environment instead.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_safe_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--safe-config`, of every tool that reads a config."""
+    parser.add_argument(
+        "--safe-config",
+        action="store_true",
+        help="refuse a config that is more than data: literals, dict(...), _base_, arithmetic; in its bases, too",
+    )
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +74,18 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def add_log_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--log`, the services that curves and pictures go to."""
+    parser.add_argument(
+        "--log",
+        default="",
+        metavar="NAMES",
+        help="where curves, scores and pictures of predictions go, too: wandb,tensorboard,mlflow, or some of them",
+    )
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
@@ -82,7 +103,7 @@ def read_config(args: argparse.Namespace) -> Config:
         raise InputError(
             "started by torchrun, and --launcher is none: each process would train alone; add --launcher pytorch"
         )
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.safe_config)
     if (paths := getattr(args, "own_data", None)) is not None:
         name_data(cfg, paths)
     if wants_data(cfg):

@@ -14,21 +14,32 @@ from rich.console import Console
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.checks import refuse_mistakes
 from bestiary.engine.checks.weights import words_of
-from bestiary.engine.configs import use_amp
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.loggers import add_loggers, loggers_of
+from bestiary.engine.loggers.hook import loggers_in
 from bestiary.engine.parallel.choice import KINDS, read_parallel
 from bestiary.engine.parallel.choice import words_of as words_of_parallel
 from bestiary.engine.parallel.folder import is_sharded_checkpoint
+from bestiary.engine.precision import AMP, EMA_MOMENTUM, PARTS, ema_hook, use_amp
 from bestiary.engine.progress import clock
 from bestiary.engine.results import checkpoints_of, print_table
 from bestiary.engine.runner import build_runner, hook_of
 from bestiary.errors import InputError
-from bestiary.tools.options import add_data_option, add_options, device_words, need, read_config, shortened
+from bestiary.tools.options import (
+    add_data_option,
+    add_log_option,
+    add_options,
+    device_words,
+    need,
+    read_config,
+    shortened,
+)
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary train", description=__doc__)
+    parser = command_parser("train", __doc__)
     add_options(parser)
     add_data_option(parser)
     parser.add_argument(
@@ -41,7 +52,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--load-from", metavar="PATH", help="start from the weights of a checkpoint")
     parser.add_argument("--load-partial", action="store_true", help="of --load-from, take the weights that fit")
-    parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const=True,
+        choices=list(AMP),
+        help="mixed precision; without a value float16 on a GPU, bfloat16 on a CPU",
+    )
+    parser.add_argument("--channels-last", action="store_true", help="convolutions and pictures as (B, H, W, C)")
+    parser.add_argument(
+        "--compile", nargs="?", const="backbone", choices=PARTS, help="compile the backbone, or the whole model"
+    )
+    parser.add_argument(
+        "--ema",
+        nargs="?",
+        const=EMA_MOMENTUM,
+        type=float,
+        metavar="MOMENTUM",
+        help=f"average the weights, and evaluate and save the average; share of the new weights, or {EMA_MOMENTUM}",
+    )
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument(
         "--parallel", choices=KINDS, help="what ranks hold: all (ddp), or shares of the optimizer or of everything"
@@ -49,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of all random numbers; a run without one draws its own and logs it")
     parser.add_argument(
         "--deterministic", action="store_true", help="the same weights bit for bit in every run on the same machine"
+    )
+    parser.add_argument("--no-report", action="store_true", help="keep no evidence and write no report.html at the end")
+    add_log_option(parser)
+    parser.add_argument(
+        "--log-checkpoints", action="store_true", help="wandb and mlflow keep the last and the best checkpoint, too"
     )
     args = parser.parse_args(argv)
     return run_guarded(lambda: train(args), args.debug)
@@ -89,7 +123,12 @@ def train(args: argparse.Namespace) -> None:
             cfg,
             hook_of(runner, "ResultsHook").scores,
             time.monotonic() - began,
+            hook_of(runner, "BadSamplesHook").words(),
         )
+        if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
+            print(f"report: {page}")
+        for logger in loggers_in(runner.visualizer):
+            print(f"  {logger.words()}")
 
 
 def change(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -98,9 +137,20 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     Raises:
         InputError: a wish that this config cannot serve; a checkpoint that is not there.
     """
-    notes = []
-    if args.amp:
-        notes.append(use_amp(cfg, torch.cuda.is_available()))
+    notes = add_loggers(cfg, loggers_of(args.log), "train", args.log_checkpoints)
+    if args.amp is not None:
+        cfg.amp = args.amp
+    if cfg.get("amp"):
+        notes.append(use_amp(cfg, torch.cuda.is_available(), cfg.amp))
+    if args.channels_last:
+        cfg.channels_last = True
+        notes.append("channels last: convolutions and pictures as (B, H, W, C)")
+    if args.compile is not None:
+        cfg.compile = args.compile
+        notes.append(f"the {args.compile} is compiled in the first iteration")
+    if args.ema is not None:
+        cfg.ema = args.ema
+        notes.append(f"weights are averaged with momentum {ema_hook(args.ema)['momentum']}: the average is evaluated")
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
         notes.append(f"seed {args.seed}")
@@ -125,6 +175,8 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
         cfg.resume, cfg.load_from = True, None if args.resume == "auto" else args.resume
         notes.append(f"resume from {'the newest whole checkpoint' if args.resume == 'auto' else args.resume}")
     cfg.load_partial = args.load_partial
+    if args.no_report:
+        cfg.report = False
     if cfg.get("load_from") is not None and not (cfg.get("resume") and is_sharded_checkpoint(cfg.load_from)):
         need_checkpoint(cfg.load_from)
     if args.parallel is not None:
@@ -133,8 +185,8 @@ def change(cfg: Config, args: argparse.Namespace) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float) -> None:
-    """Print where the results are and what the last evaluation gave."""
+def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: float, unread: str = "") -> None:
+    """Print where the results are, what the last evaluation gave, and what could not be read."""
     found = checkpoints_of(cfg.work_dir)
     processes = get_world_size()
     if scores:
@@ -142,6 +194,8 @@ def report(config: str, cfg: Config, scores: dict[str, float | None], seconds: f
     print(f"trained in {clock(seconds)}{f' by {processes} processes' if processes > 1 else ''}: {cfg.work_dir}")
     for kind, path in found.items():
         print(f"  {kind} checkpoint: {path}")
+    if unread:
+        print(f"  {unread}")
     if scores:
         print(f"  scores: {Path(cfg.work_dir) / 'metrics.json'}")
     if checkpoint := found.get("best", found.get("last")):

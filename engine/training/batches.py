@@ -12,6 +12,7 @@ from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ...errors import InputError
+from ...inputs.bad_samples import BadSamples, SampleReader
 from .seeds import SAMPLE, generators_kept, seed_generators
 
 ONCE_A_PASS = (DefaultSampler, InfiniteSampler)  # samplers that take every sample once before they take one again
@@ -76,10 +77,15 @@ class ExactBatches:
 
 
 class SeededFetch:
-    """What a DataLoader asks a data set for: the samples of a batch, each read with generators of its own seed."""
+    """What a DataLoader asks a data set for: the samples of a batch, each read with generators of its own seed.
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    Args:
+        dataset: see `SampleReader`.
+        bad: what to do with samples that cannot be read; None ends the run at the first.
+    """
+
+    def __init__(self, dataset: Any, bad: BadSamples | None = None) -> None:
+        self.read = SampleReader(dataset, bad, seed_generators)
 
     def __call__(self, draws: Sequence[Draw]) -> list[Any]:
         if get_worker_info() is not None:  # a process of its own: nobody else draws from its generators
@@ -89,7 +95,17 @@ class SeededFetch:
 
     def _read(self, draw: Draw) -> Any:
         seed_generators(*draw.seeds)
-        return self.dataset[draw.index]
+        return self.read(draw.index, draw.seeds)
+
+
+class NamingFetch:
+    """The samples of a batch of an evaluation; one that cannot be read ends it, named by its file."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.read = SampleReader(dataset)
+
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
+        return [self.read(index) for index in indices]
 
 
 class WorkerStart:
@@ -110,7 +126,7 @@ class WorkerStart:
             self.then(worker)
 
 
-def make_exact(loader: DataLoader, seed: int) -> ExactBatches:
+def make_exact(loader: DataLoader, seed: int, bad: BadSamples | None = None) -> ExactBatches:
     """Give a loader of training data the batches and the reading of this file; returns its batch sampler.
 
     The data set and the sampler stay what they are, for hooks that look them up in the loader.
@@ -126,8 +142,14 @@ def make_exact(loader: DataLoader, seed: int) -> ExactBatches:
     batches = ExactBatches(loader.batch_sampler, seed, len(loader.dataset))
     # Past DataLoader's own __setattr__, which forbids it because the loader's other attributes might not fit.
     object.__setattr__(loader, "batch_sampler", batches)
-    loader.dataset.__getitems__ = SeededFetch(loader.dataset)
+    loader.dataset.__getitems__ = SeededFetch(loader.dataset, bad)
     return batches
+
+
+def name_unreadable(loader: DataLoader) -> None:
+    """Have a loader of an evaluation name the file of a sample that cannot be read."""
+    if not isinstance(loader.dataset, IterableDataset) and not hasattr(loader.dataset, "__getitems__"):
+        loader.dataset.__getitems__ = NamingFetch(loader.dataset)
 
 
 def leave_signals_to_main(loader: DataLoader) -> None:

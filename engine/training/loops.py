@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...errors import InputError
+from ...inputs.bad_samples import BadSamples, bad_samples_of
 from ...registry import LOOPS
 from .batches import ExactBatches, make_exact
 from .seeds import seed_iteration
@@ -92,13 +93,17 @@ class _ExactLoop(BaseLoop):
         self.runner.stop_here(self._epoch, self._iter)
 
 
+def _bad_samples(runner: Any) -> BadSamples | None:
+    return bad_samples_of(runner.cfg.get("bad_samples"), runner.work_dir)
+
+
 @LOOPS.register_module()
 class ExactEpochLoop(_ExactLoop, EpochBasedTrainLoop):
     """mmengine's EpochBasedTrainLoop, resumed at the very batch."""
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, *args, **kwargs)
-        self.batches = make_exact(self.dataloader, runner.seed)
+        self.batches = make_exact(self.dataloader, runner.seed, _bad_samples(runner))
 
     def _run(self) -> None:
         if self._iter and not self.batch:  # a validation that was left out when the run was stopped
@@ -134,7 +139,7 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
         # mmengine would start to read here, before it is known where to go on.
         super().__init__(runner, _Unread(dataloader.dataset), *args, **kwargs)
         self.dataloader, self.dataloader_iterator = dataloader, None
-        self.batches = make_exact(dataloader, runner.seed)
+        self.batches = make_exact(dataloader, runner.seed, _bad_samples(runner))
 
     def _run(self) -> None:
         self.runner.call_hook("before_train_epoch")

@@ -57,6 +57,25 @@ def test_what_is_printed(tiny, tmp_path, capsys, monkeypatch):
     assert Path("work_dirs/segmentation/iter_2.pth").is_file()
 
 
+def test_precision_memory_order_and_average_by_options(tiny, tmp_path, capsys):
+    argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_iters=2"]
+    assert train_tool.main([*argv, "--amp", "bf16", "--channels-last", "--ema", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "mixed precision: optim_wrapper.type='AmpOptimWrapper', bfloat16 on the CPU" in out
+    assert "channels last: convolutions and pictures as (B, H, W, C)" in out
+    assert "weights are averaged with momentum 0.5: the average is evaluated" in out
+    saved = torch.load(tmp_path / "iter_2.pth", weights_only=True)
+    raw, average = saved["ema_state_dict"], saved["state_dict"]
+    assert raw.keys() - {"steps"} == {f"module.{key}" for key in average}
+    name = "decode_head.conv_seg.weight"
+    assert not torch.equal(raw[f"module.{name}"], average[name])
+    if not torch.cuda.is_available():
+        assert "amp: float16 does not train on a CPU: take bf16" in fails(
+            capsys, train_tool.main, *argv, "--amp", "fp16"
+        )
+    assert "ema: momentum 7.0 must be in 0..1" in fails(capsys, train_tool.main, *argv, "--ema", "7")
+
+
 def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path)]
     more = ["--cfg-options", "train_cfg.max_iters=6"]
@@ -65,7 +84,7 @@ def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     assert "train iteration 5/6" in out and "iteration 4/6" not in out
     assert train_tool.main([*argv, "--resume", "--cfg-options", "train_cfg.max_iters=8"]) == 0
     out = capsys.readouterr().out
-    assert f"resume from {tmp_path / 'iter_6.pth'}" in out
+    assert f"resumed from {tmp_path / 'iter_6.pth'}, after iteration 6" in out
     assert "train iteration 7/8" in out and "iteration 6/8" not in out
     state = torch.load(tmp_path / "iter_8.pth", weights_only=True)
     assert state["meta"]["iter"] == 8 and state["optimizer"]["state"][0]["step"] == 8
@@ -129,7 +148,7 @@ def test_weights_alone_cannot_be_resumed(tiny, trained, tmp_path, capsys):
     state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
     torch.save({"state_dict": state}, tmp_path / "alone.pth")
     argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--resume", tmp_path / "alone.pth"]
-    assert "alone.pth: it has weights, but no 'meta' of a run to go on with" in fails(capsys, train_tool.main, *argv)
+    assert "alone.pth: it has weights, but no state of a run to go on with" in fails(capsys, train_tool.main, *argv)
 
 
 def test_weights_that_a_config_names_are_looked_for_first(tiny, tmp_path, capsys, monkeypatch):
