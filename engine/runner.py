@@ -137,7 +137,7 @@ class CheckingRunner(SharingRunner):
         found: list[Any] = [None]
         if is_main_process():  # one process decides for all
             if self._load_from is None:
-                saved_to = self.cfg.default_hooks["checkpoint"].get("out_dir")
+                saved_to = (self.cfg.default_hooks["checkpoint"] or {}).get("out_dir")
                 found = [find_resumable(Path(saved_to, Path(self.work_dir).name) if saved_to else self.work_dir)]
             elif is_address(str(self._load_from)):
                 found = [Resumable(self._load_from, -1, None, ())]

@@ -12,6 +12,12 @@ KINDS = {
     "zero1": "a whole model and its gradients in every rank, the optimizer state spread over the ranks",
     "fsdp": "parameters, gradients and optimizer state spread over the ranks",
 }
+# Optimizers of torch and timm that were seen to step on a rank's rows as on whole weights (2 ranks, float64).
+SHARDABLE = (
+    *("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adadelta", "ASGD"),
+    *("adam", "adamw", "nadamw", "radamw", "lamb", "lambc", "lion", "adan", "lars", "momentum", "rmsproptf"),
+    *("adabelief", "adopt", "adoptw", "laprop"),
+)
 CHECKPOINTS = ("sharded", "full")
 
 
@@ -85,15 +91,24 @@ def need_fitting(parallel: Parallel, cfg: Mapping[str, Any]) -> None:
     optimizer = wrapper.get("optimizer") if isinstance(wrapper, Mapping) else None
     if not isinstance(optimizer, Mapping):
         raise InputError(f"parallel={parallel.type!r}: it takes one optimizer, optim_wrapper.optimizer of the config")
-    if parallel.type == "fsdp":
-        for hook in cfg.get("custom_hooks") or ():
-            if isinstance(hook, Mapping) and str(hook.get("type")).split(".")[-1] == "EMAHook":
-                raise InputError(
-                    "parallel='fsdp' and EMAHook: mmengine's averaged copy is of a whole model, and no rank has one; "
-                    "take parallel='zero1', or leave the hook out"
-                )
-        if str(wrapper.get("type")).split(".")[-1] == "AdaptiveClipOptimWrapper":
-            raise InputError(
-                "parallel='fsdp' and AdaptiveClipOptimWrapper: it needs whole gradients of every unit of a layer; "
-                "take parallel='zero1', or OptimWrapper with clip_grad"
-            )
+    if parallel.type != "fsdp":
+        return
+    hooks = [
+        str(hook.get("type")).split(".")[-1] for hook in cfg.get("custom_hooks") or () if isinstance(hook, Mapping)
+    ]
+    if cfg.get("ema") or "EMAHook" in hooks:
+        raise InputError(
+            "parallel='fsdp' and EMAHook: the averaged copy is of a whole model, and no rank has one; take "
+            "parallel='zero1', or leave the averaging out"
+        )
+    if "AdaptiveClip" in str(wrapper.get("type")):
+        raise InputError(
+            f"parallel='fsdp' and {wrapper['type']}: it needs the whole gradient of every unit of a layer; take "
+            "parallel='zero1', or OptimWrapper with clip_grad"
+        )
+    name = str(optimizer.get("name") if "TimmOptimizer" in str(optimizer.get("type")) else optimizer.get("type"))
+    if name.split(".")[-1] not in SHARDABLE:
+        raise InputError(
+            f"parallel='fsdp': the optimizer {name} is not known to step on shares of a weight as on the whole one, as "
+            f"Muon, which looks at whole matrices, does not; take parallel='zero1', or one of {', '.join(SHARDABLE)}"
+        )

@@ -140,7 +140,7 @@ def _with_zero(optim_wrapper: dict | ConfigDict) -> dict:
 
 def _amp_dtype(optim_wrapper: dict | ConfigDict) -> torch.dtype | None:
     """In what the config asks the model to compute, if not in float32."""
-    if str(optim_wrapper.get("type")).split(".")[-1] != "AmpOptimWrapper":
+    if not str(optim_wrapper.get("type")).split(".")[-1].startswith("Amp"):
         return None
     dtype = optim_wrapper.get("dtype") or ("bfloat16" if get_device() == "cpu" else "float16")
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype

@@ -58,6 +58,11 @@ def test_the_same_steps_as_one_process(ranks):
     assert seen["fsdp_state"] < 1e-13 and seen["zero_state"] == 0.0
 
 
+def test_optimizers_step_on_shares_as_on_the_whole(ranks):
+    for name, (difference, moved) in ranks[0]["optimizers"].items():
+        assert difference < 1e-10 < moved, name
+
+
 def test_a_rank_holds_a_share(ranks):
     """Widths of 5 to 9 and single rows do not halve: the first rank has the larger part."""
     seen, _ = ranks
@@ -178,14 +183,20 @@ def test_what_does_not_go_together():
     assert read_parallel(None) == Parallel("ddp") and read_parallel("zero1").type == "zero1"
     wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD"))
     need_fitting(Parallel("zero1"), dict(optim_wrapper=wrapper, custom_hooks=[dict(type="EMAHook")]))
-    with pytest.raises(InputError, match="EMAHook: .* take parallel='zero1'"):
-        need_fitting(Parallel("fsdp"), dict(optim_wrapper=wrapper, custom_hooks=[dict(type="EMAHook")]))
+    need_fitting(Parallel("fsdp"), dict(optim_wrapper=wrapper))
+    for averaging in (dict(custom_hooks=[dict(type="EMAHook")]), dict(ema=0.001)):
+        with pytest.raises(InputError, match="EMAHook: .* take parallel='zero1'"):
+            need_fitting(Parallel("fsdp"), dict(optim_wrapper=wrapper, **averaging))
+    muon = dict(type="OptimWrapper", optimizer=dict(type="bestiary.TimmOptimizer", name="nadamuon"))
+    with pytest.raises(InputError, match="the optimizer nadamuon is not known to step on shares"):
+        need_fitting(Parallel("fsdp"), dict(optim_wrapper=muon))
+    need_fitting(Parallel("zero1"), dict(optim_wrapper=muon))
     with pytest.raises(InputError, match="it takes one optimizer"):
         need_fitting(Parallel("zero1"), dict(optim_wrapper=dict(constructor="X")))
     with pytest.raises(InputError, match="model_wrapper_cfg: each wraps"):
         need_fitting(Parallel("fsdp"), dict(optim_wrapper=wrapper, model_wrapper_cfg=dict(type="X")))
     adaptive = dict(type="bestiary.AdaptiveClipOptimWrapper", optimizer=dict(type="SGD"))
-    with pytest.raises(InputError, match="AdaptiveClipOptimWrapper: it needs whole"):
+    with pytest.raises(InputError, match="AdaptiveClipOptimWrapper: it needs the whole"):
         need_fitting(Parallel("fsdp"), dict(optim_wrapper=adaptive))
 
 

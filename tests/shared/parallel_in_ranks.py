@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 import bestiary.engine  # noqa: F401  (registers)
 from bestiary.checkpoints.writing import write_weights
 from bestiary.engine.parallel import folder
-from bestiary.engine.parallel.choice import read_parallel
+from bestiary.engine.parallel.choice import SHARDABLE, read_parallel
 from bestiary.engine.parallel.sharding import keep_whole_states, shard, whole
 from bestiary.engine.parallel.zero import ZeroOptimizer
 
@@ -85,6 +86,17 @@ def sharded():
     return net, optimizer, names
 
 
+def sharded_against_ddp(name, rank, ranks):
+    """(difference of two steps of an optimizer under FSDP and DDP, how far they went)."""
+    nets = nn.parallel.DistributedDataParallel(model()), model()
+    shard(nets[1], read_parallel("fsdp"))
+    for net in nets:
+        kind = dict(type=name) if hasattr(torch.optim, name) else dict(type="bestiary.TimmOptimizer", name=name)
+        optimizer = OPTIMIZERS.build(dict(params=list(net.parameters()), lr=0.01, **kind))
+        train(net, optimizer, range(2), rank, ranks)
+    return largest(*map(weights, nets)), largest(weights(nets[0]), weights(model()))
+
+
 def main(out):
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
@@ -147,6 +159,7 @@ def main(out):
     train(net, other, [STEPS], rank, ranks)
     seen["full_resumed"] = largest((net.state_dict(), other.state_dict()), after)
 
+    seen["optimizers"] = {name: sharded_against_ddp(name, rank, ranks) for name in SHARDABLE}
     plain = model()
     plain.load_state_dict(full[0])  # whole weights are anybody's
     if rank == 0:
