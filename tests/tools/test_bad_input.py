@@ -92,6 +92,11 @@ TABLE = {
         (["pipeline", "--rounds", "0"], "--images and --rounds want at least 1"),
         (["pipeline", "--out", "file/x"], "--out file/x: cannot be written"),
     ],
+    "report": [
+        (["empty"], "empty: no run in it: neither a log"),
+        (["emty"], "emty: no such folder .did you mean 'empty'"),
+        (["file"], "file: a file; give the work directory"),
+    ],
     "list": [(["poolformr_s12"], "no backbone fits 'poolformr_s12' .near it: poolformer_s12")],
 }
 NO_INPUT = {"doctor"}  # it takes none that could be bad

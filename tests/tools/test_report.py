@@ -98,8 +98,7 @@ def test_the_page_of_a_training(digits):
 def test_as_a_command_without_a_terminal(digits):
     done = subprocess.run([*COMMAND, "report", "run", "--out", "a.html"], cwd=digits, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "0 of 1 runs done: run" and re.fullmatch(r"report: a\.html \(\d\.\d MB\)", lines[-1])
+    assert re.fullmatch(r"report: a\.html \(\d\.\d MB\)\n", done.stdout)
     # From another folder than the training's, the data set's relative paths still lead to the pictures.
     write_report(digits / "run", digits / "c.html")
     assert "no longer there" not in (digits / "c.html").read_text()
@@ -119,15 +118,8 @@ def test_as_a_command_in_a_terminal(digits):
             said += part
     os.close(ours)
     assert process.wait() == 0, said
-    assert b"\x1b[" in said and b"report: b.html" in said and b"Traceback" not in said
+    assert b"\x1b[" in said and b"1/1 runs" in said and b"report: b.html" in said and b"Traceback" not in said
     assert (digits / "b.html").is_file()
-
-
-def test_help_has_examples(capsys):
-    with pytest.raises(SystemExit) as ended:
-        report_tool.main(["--help"])
-    out = capsys.readouterr().out
-    assert ended.value.code == 0 and "examples:" in out and "bestiary report work_dirs/my_run" in out
 
 
 def test_bad_input(tmp_path, runs, capsys):
