@@ -129,7 +129,7 @@ def label(axes: Axes, points: list[dict[str, Any]]) -> list[Annotation]:
     for row in points:
         x, y = pixels(row)
         text = axes.annotate(
-            row["name"],
+            named(row),
             (row["inference_pictures_s"], row["accuracy"]),
             xytext=(0, 0),
             textcoords="offset points",
@@ -149,6 +149,12 @@ def label(axes: Axes, points: list[dict[str, Any]]) -> list[Annotation]:
             ends = [axes.transData.inverted().transform(end) for end in ((x, y), place.end)]
             axes.plot(*zip(*ends, strict=True), color="#888888", linewidth=0.6, zorder=1)
     return labels
+
+
+def named(row: dict[str, Any]) -> str:
+    """The name of a point; with the size of the pictures that it was scored on, where it was timed on others."""
+    scored = row.get("accuracy_at")
+    return row["name"] if scored in (None, row.get("size")) else f"{row['name']} (scored at {scored})"
 
 
 class Place(NamedTuple):
