@@ -1,6 +1,7 @@
 """What surrounds a run: ranks, threads, and how errors reach a person."""
 
 import difflib
+import errno
 import gc
 import os
 import re
@@ -23,6 +24,16 @@ RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes 
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 }
 
+REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 PATIENCE = 2.0  # seconds: torchrun ends all processes as soon as one fails, and one of them has something to say
 
 
@@ -112,6 +123,15 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
+    if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, RuntimeError) and "EADDRINUSE" in str(error):
+        return (
+            f"the port {os.environ.get('MASTER_PORT', '')} is in use by another process: give another, by MASTER_PORT "
+            "or torchrun's --master_port"
+        )
+    if isinstance(error, RuntimeError) and re.search(r"file </?torch_\w+>", str(error)):
+        return f"the shared memory is full: lower num_workers or the batch size, or enlarge it: {_first_line(error)}"
     if isinstance(error, RuntimeError) and (death := explain_death(error)) is not None:
         return death
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
@@ -122,6 +142,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError | ImportError) and "custom_imports" in _last_config_step(error):
         return f"config: custom_imports: {error}"
     return _refused_arguments(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _of_worker(text: str) -> str:
