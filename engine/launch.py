@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from ..compat.workers import explain_death
 from ..errors import InputError
+from ..files import FULL
 from .parallel import lifeline
 from .parallel.logs import to_rank_log
 
@@ -30,7 +31,7 @@ RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes 
 NEWS = 5.0  # seconds in which the death of another rank is heard of
 LEFT = ("onnection closed by peer", "onnection reset by peer", "gloo", "NCCL", "Broken pipe", "Timed out waiting")
 # A folder or file that cannot be written: its place is the person's to choose.
-UNWRITABLE = {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.EDQUOT}
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR} | set(FULL)
 
 PATIENCE = 2.0  # seconds: torchrun ends all processes as soon as one fails, and one of them has something to say
 
@@ -149,10 +150,18 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return _of_worker(str(error))
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return f"{error.filename or 'writing'}: {error.strerror}; name another place, or mend that one"
+        where = "writing" if error.filename is None else os.fsdecode(error.filename)
+        return f"{where}: {error.strerror}; name another place, or mend that one"
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
+    if isinstance(error, RuntimeError) and "EADDRINUSE" in str(error):
+        return (
+            f"the port {os.environ.get('MASTER_PORT', '')} is in use by another process: give another, by MASTER_PORT "
+            "or torchrun's --master_port"
+        )
+    if isinstance(error, RuntimeError) and re.search(r"file </?torch_\w+>", str(error)):
+        return f"the shared memory is full: lower num_workers or the batch size, or enlarge it: {_first_line(error)}"
     if isinstance(error, RuntimeError) and (death := explain_death(error)) is not None:
         return death
     if isinstance(error, KeyError) and (found := re.search(r"(\S+) is not in the (\S+)::(.+?) registry", str(error))):
@@ -163,6 +172,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError | ImportError) and "custom_imports" in _last_config_step(error):
         return f"config: custom_imports: {error}"
     return _refused_arguments(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _of_worker(text: str) -> str:

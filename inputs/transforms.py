@@ -47,7 +47,9 @@ class LoadPicture:
         path = results["img_path"]
         try:
             with Image.open(_part(*results["span"]) if "span" in results else path) as file:
-                picture = file.convert("RGB")
+                # 16 bits of grey: PIL would make all from 256 on white.
+                deep = file.mode.startswith("I;16")
+                picture = (Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)) if deep else file).convert("RGB")
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such picture; it was there when the folder was listed") from error
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL: SyntaxError is a broken PNG
