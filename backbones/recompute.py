@@ -27,7 +27,9 @@ def _still_statistics(norms: Sequence[_NormBase]) -> Iterator[None]:
     """Norms as in training, with running statistics that take nothing in."""
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = torch.zeros_like(norm.num_batches_tracked)  # SyncBatchNorm wants one to count in
     try:
         yield
     finally:

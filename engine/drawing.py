@@ -107,14 +107,51 @@ def _draw_objects(
     if objects.mask is not None:
         canvas = sv.MaskAnnotator(color=palette, opacity=0.4).annotate(canvas, objects)
     canvas = sv.BoxAnnotator(color=palette, thickness=2).annotate(canvas, objects)
-    labels = sv.LabelAnnotator(
-        color=palette,
-        text_color=sv.ColorPalette([sv.Color(*(INK if _is_light(colour) else PAPER)) for colour in colours]),
-        text_scale=0.45,
-        text_padding=3,
-        smart_position=True,
-    )
-    return cv2.cvtColor(labels.annotate(canvas, objects, labels=texts), cv2.COLOR_BGR2RGB)
+    return _labelled(cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB), objects.xyxy, texts, [colours[i] for i in found.labels])
+
+
+def _labelled(picture: Picture, boxes: NDArray[np.float32], texts: list[str], colours: list[Colour]) -> Picture:
+    """Texts at their boxes, best first: none covers another, and one without room is left out."""
+    font, canvas = ImageFont.load_default(13), Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    sizes = [(math.ceil(font.getlength(text)) + 6, 18) for text in texts]
+    for place, size, text, colour in zip(label_places(boxes, sizes, canvas.size), sizes, texts, colours, strict=True):
+        if place is not None:
+            x, y = place
+            pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=colour)
+            pen.text((x + 3, y + 1), text, fill=INK if _is_light(colour) else PAPER, font=font)
+    return np.asarray(canvas)
+
+
+def label_places(
+    boxes: NDArray[np.float32], sizes: Sequence[tuple[int, int]], picture: tuple[int, int]
+) -> list[tuple[int, int] | None]:
+    """Left upper corners of labels at the corners of their boxes, within the picture and clear of those before them.
+
+    Args:
+        boxes: (N, 4), x1, y1, x2, y2, those that matter most first.
+        sizes: (width, height) of each label.
+        picture: (width, height).
+
+    Returns:
+        A place a label, None where all are taken.
+    """
+    places: list[tuple[int, int] | None] = []
+    taken = np.zeros((0, 4))
+    for (x1, y1, x2, y2), (width, height) in zip(boxes.tolist(), sizes, strict=True):
+        corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x1, y2), (x1, y2 - height)]
+        place = None
+        for x, y in [*corners, (x2 - width, y2), (x2 - width, y1), (x2 - width, y2 - height)]:
+            left = round(min(max(x, 0), max(picture[0] - width, 0)))
+            top = round(min(max(y, 0), max(picture[1] - height, 0)))
+            free = (taken[:, 0] >= left + width) | (taken[:, 2] <= left)
+            free |= (taken[:, 1] >= top + height) | (taken[:, 3] <= top)
+            if free.all():
+                place = left, top
+                taken = np.concatenate([taken, [[left, top, left + width, top + height]]])
+                break
+        places.append(place)
+    return places
 
 
 def _is_light(colour: Colour) -> bool:

@@ -95,7 +95,9 @@ class FiniteSteps:
 
     def _look(self, params: Sequence[Tensor], norm: float, scale: float | None) -> Skip:
         names = [self._names.get(id(p), "a parameter of no name") for p in params if not _finite(p.grad)]
-        bad = torch.stack([~torch.isfinite(loss).all() for loss in self._losses]).any().int().reshape(1)
+        bad = torch.zeros(1, dtype=torch.int32, device=params[0].device)
+        for loss in self._losses:  # none where a model goes backward past the wrapper
+            bad += int(not _finite(loss))
         all_reduce(bad, "max")  # every process is here
         return Skip(norm, names, not int(bad), scale)
 

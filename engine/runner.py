@@ -137,7 +137,7 @@ class CheckingRunner(SharingRunner):
         found: list[Any] = [None]
         if is_main_process():  # one process decides for all
             if self._load_from is None:
-                saved_to = self.cfg.default_hooks["checkpoint"].get("out_dir")
+                saved_to = (self.cfg.default_hooks["checkpoint"] or {}).get("out_dir")
                 found = [find_resumable(Path(saved_to, Path(self.work_dir).name) if saved_to else self.work_dir)]
             elif is_address(str(self._load_from)):
                 found = [Resumable(self._load_from, -1, None, ())]
@@ -323,6 +323,8 @@ def add_hooks(cfg: Config) -> None:
         there.add("ReportHook")
     added = [dict(type=f"bestiary.{name}") for name in HOOKS if name not in there]
     if (nonfinite := cfg.get("nonfinite", {})) is not None and "NonFiniteHook" not in there:
+        if not isinstance(nonfinite, dict):
+            raise InputError(f"nonfinite: {nonfinite!r}; set nonfinite=dict(max_in_a_row=10), or None to switch it off")
         added.append(dict(type="bestiary.NonFiniteHook", **nonfinite))
     if cfg.get("ema") and "EMAHook" not in there:
         added.append(ema_hook(cfg.ema))

@@ -1,5 +1,6 @@
 """Looks at folders, annotation files and pictures, and says in one message what is wrong with them."""
 
+import contextvars
 import hashlib
 import json
 import os
@@ -87,7 +88,7 @@ def read_json(place: Place, expected: str = "COCO's instances JSON") -> Any:
     need_file(place)
     try:
         return json.loads(Path(place.path).read_bytes())
-    except ValueError as error:  # of the decoding of text and of JSON alike
+    except (ValueError, RecursionError) as error:  # of the decoding of text and of JSON alike; nested without end
         raise InputError(
             f"{place.path}: not JSON: {error}; expected {expected}: write the file again, or set {place.keys}"
         ) from error
@@ -160,6 +161,9 @@ def decode(path: str) -> tuple[str | None, tuple[int, int] | None]:
     return None, size
 
 
+MAY_BREAK = contextvars.ContextVar("MAY_BREAK", default=0)  # files of the split looked at, as bad_samples allows
+
+
 def check_pictures(
     paths: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None, said_by: str = ""
 ) -> str | None:
@@ -171,10 +175,15 @@ def check_pictures(
         said_by: that file.
 
     Raises:
-        InputError: some cannot; some have another size.
+        InputError: some cannot, more than `MAY_BREAK`; some have another size.
     """
     results, note = look_at(paths, lambda index: (index, *decode(paths[index])))
-    if broken := sorted((paths[index], why) for index, why, _ in results if why is not None):
+    broken = sorted((paths[index], why) for index, why, _ in results if why is not None)
+    if broken and len(broken) <= MAY_BREAK.get():
+        note = "; ".join(
+            filter(None, (note, f"cannot be decoded, and will be replaced: {some([p for p, _ in broken])}"))
+        )
+    elif broken:
         path, why = broken[0]
         also = f" (also {', '.join(path for path, _ in broken[1:3])})" if broken[1:] else ""
         count = f"{len(broken)} of {len(results)} pictures" if len(broken) > 1 else f"1 of {len(results)} pictures"

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS
 from ..errors import InputError
 from .check_coco import check_coco, check_evaluated
 from .check_data import Data, Report
-from .check_files import Place, check_pictures, is_remote, need_file, need_folder, some
+from .check_files import MAY_BREAK, Place, check_pictures, is_remote, need_file, need_folder, some
 from .check_heads import check_heads
 from .check_labels import check_segmentation
 from .image_folder import SUFFIXES, ImageFolder, match_folders, pictures_of, read_classes
@@ -60,7 +60,10 @@ def find_mistakes(cfg: Config, splits: Sequence[str] = ("train", "val", "test"))
         seen = [report for other, report in done if other == config]
         if not seen:
             before = len(mistakes)
+            replaced = (cfg.get("bad_samples") or {}) if split == "train" else {}
+            allowed = MAY_BREAK.set(replaced.get("allowed", 0) if isinstance(replaced, Mapping) else 0)
             found = [part for data in sets if (part := _noting(mistakes, _check, data, cfg.get("model"))) is not None]
+            MAY_BREAK.reset(allowed)
             seen = [_join(found) if found and len(mistakes) == before else None]
             done.append((config, seen[0]))
         if seen[0] is not None:

@@ -72,8 +72,8 @@ def columns(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
     every = [
         ("M params", "parameters_m", ".2f"),
         ("G MACs", "multiply_adds_g", ".2f"),
-        ("inference/s", "inference_pictures_s", ".1f"),
-        ("training/s", "training_pictures_s", ".1f"),
+        ("inference, pict./s", "inference_pictures_s", ".1f"),
+        ("training, pict./s", "training_pictures_s", ".1f"),
         ("MB inference", "inference_mb", ".0f"),
         ("MB training", "training_mb", ".0f"),
         ("accuracy, %", "accuracy", ".2f"),

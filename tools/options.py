@@ -78,9 +78,11 @@ def add_log_option(parser: argparse.ArgumentParser) -> None:
     """Add `--log`, the services that curves and pictures go to."""
     parser.add_argument(
         "--log",
+        "--loggers",  # torchrun takes --log for an abbreviation of options of its own
         default="",
         metavar="NAMES",
-        help="where curves, scores and pictures of predictions go, too: wandb,tensorboard,mlflow, or some of them",
+        help="where curves, scores and pictures of predictions go, too: wandb,tensorboard,mlflow, or some of them; "
+        "after torchrun write --loggers",
     )
 
 

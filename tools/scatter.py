@@ -129,7 +129,7 @@ def label(axes: Axes, points: list[dict[str, Any]]) -> list[Annotation]:
     for row in points:
         x, y = pixels(row)
         text = axes.annotate(
-            row["name"],
+            named(row),
             (row["inference_pictures_s"], row["accuracy"]),
             xytext=(0, 0),
             textcoords="offset points",
@@ -149,6 +149,12 @@ def label(axes: Axes, points: list[dict[str, Any]]) -> list[Annotation]:
             ends = [axes.transData.inverted().transform(end) for end in ((x, y), place.end)]
             axes.plot(*zip(*ends, strict=True), color="#888888", linewidth=0.6, zorder=1)
     return labels
+
+
+def named(row: dict[str, Any]) -> str:
+    """The name of a point; with the size of the pictures that it was scored on, where it was timed on others."""
+    scored = row.get("accuracy_at")
+    return row["name"] if scored in (None, row.get("size")) else f"{row['name']} (scored at {scored})"
 
 
 class Place(NamedTuple):
@@ -189,16 +195,21 @@ def free_place(
     Raises:
         InputError: there is none in the frame.
     """
+    (x, y), (width, height) = point, size
     crossed = extents(names)
     for blocked, may_cross in ((marks + names + lines, False), (marks + names, False), (marks + names, True)):
         blocked = extents(blocked)
         for ring, direction in itertools.product(range(RINGS), DIRECTIONS):
-            place, box = beside(point, size, 8 + 4 * ring, direction, ring > NEAR)
+            gap = 8 + 4 * ring
+            middle = x + math.cos(direction) * (gap + width / 2), y + math.sin(direction) * (gap + height / 2)
+            box = Bbox.from_bounds(middle[0] - width / 2, middle[1] - height / 2, width, height).padded(CLEAR)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if not inside or touches(box, blocked):
                 continue
-            if may_cross or not any(touches(part, crossed) for part in place.leader):
-                return place
+            end = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+            leader = along(point, end)[2:] if ring > NEAR else []
+            if may_cross or not any(touches(part, crossed) for part in leader):
+                return Place(middle, end, leader)
     raise InputError("--plot: the names do not fit the picture: make it wider by --plot-width, or compare fewer")
 
 
@@ -211,14 +222,3 @@ def touches(box: Bbox, others: np.ndarray) -> bool:
     """Whether it overlaps one of the others, given as `extents` has them."""
     left, bottom, right, top = others.T
     return bool(((left <= box.x1) & (box.x0 <= right) & (bottom <= box.y1) & (box.y0 <= top)).any())
-
-
-def beside(
-    point: tuple[float, float], size: tuple[float, float], gap: float, direction: float, far: bool
-) -> tuple[Place, Bbox]:
-    """The place of a label `gap` pixels from its point in a direction, and its box with some room around."""
-    (x, y), (width, height) = point, size
-    middle = x + math.cos(direction) * (gap + width / 2), y + math.sin(direction) * (gap + height / 2)
-    box = Bbox.from_bounds(middle[0] - width / 2, middle[1] - height / 2, width, height).padded(CLEAR)
-    end = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
-    return Place(middle, end, along(point, end)[2:] if far else []), box

@@ -125,8 +125,9 @@ def train(args: argparse.Namespace) -> None:
             time.monotonic() - began,
             hook_of(runner, "BadSamplesHook").words(),
         )
-        if page := next((getattr(hook, "written", None) for hook in runner.hooks if hasattr(hook, "written")), None):
-            print(f"report: {page}")
+        pages = [hook.written for hook in runner.hooks if type(hook).__name__ == "ReportHook" and hook.written]
+        for page in pages:
+            print(f"report: {Path(cfg.work_dir) / page.name}")
         for logger in loggers_in(runner.visualizer):
             print(f"  {logger.words()}")
 

@@ -23,9 +23,9 @@ KERNEL_CARDS = {
 }
 LEARNT_FROM = {  # data set: what is known of weights that were trained on it
     "imagenet-1k": "**ImageNet-1k** is 1.28 million pictures found on the web by search words, 45 % of them from "
-    "the USA (arXiv:1711.08536); nearly 120 of its 1,000 classes are breeds of dogs. Many pictures show several objects, "
-    "of which one is named; some 6 % of the validation set's labels are wrong (arXiv:2103.14749), so that the last "
-    "points of top-1 say little. People are in it who were not asked (arXiv:2006.16923).",
+    "the USA (arXiv:1711.08536); nearly 120 of its 1,000 classes are breeds of dogs. Many pictures show several "
+    "objects, of which one is named; some 6 % of the validation set's labels are wrong (arXiv:2103.14749), so that the "
+    "last points of top-1 say little. People are in it who were not asked (arXiv:2006.16923).",
     "imagenet-22k": "**ImageNet-22k** adds 21,000 classes of WordNet. Many of those that name persons are offensive or "
     "cannot be seen in a picture (arXiv:1912.07726).",
     "imagenet-21k": "**ImageNet-21k** adds 20,000 classes of WordNet. Many of those that name persons are offensive or "
@@ -247,7 +247,7 @@ def speed(card: Card) -> str:
         parts.append(
             f"Measured on {given['threads']} threads of {machine['cpu']} (family {machine['family']}), PyTorch "
             f"{versions['torch']}, eager, float32, batch {given['batch']} at {given['size']} x {given['size']}, "
-            "medians (`backbones/cpu_epyc-zen4_eager.json`; beside timm's and compiled in [backbones.md](backbones.md)):"
+            "medians (`backbones/cpu_epyc-zen4_eager.json`; beside timm's and compiled: [backbones.md](backbones.md)):"
         )
         parts.append("\n".join(lines))
     else:

@@ -56,7 +56,7 @@ def add_loggers(cfg: Config, names: Sequence[str] = (), job: str = "train", chec
     if cfg.get("visualizer") is None:
         if not names:
             return []
-        cfg.visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+        cfg.visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
     backends = list(cfg.visualizer.get("vis_backends") or ())
     for backend in backends:
         if (name := MMENGINES.get(_kind(backend))) is not None:

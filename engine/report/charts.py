@@ -79,10 +79,12 @@ def line_chart(
     x_range: tuple[float, float] | None = None,
     mean: bool = True,
     note: str = "",
+    from_zero: bool = False,
 ) -> str:
     """A figure with its legend below; empty text where no line has a finite point.
 
-    The y axis is logarithmic where all values are positive and the largest is 50 times the smallest; it says so.
+    The y axis is logarithmic where all values are positive and the largest is 50 times the smallest; it says so. Where
+    `from_zero` is asked for it is not.
     """
     drawn = []
     for line in lines:
@@ -93,11 +95,11 @@ def line_chart(
     if not drawn:
         return ""
     everything = np.concatenate([y for _, _, y in drawn])
-    log = y_range is None and everything.min() > 0 and everything.max() / everything.min() > 50
+    log = y_range is None and not from_zero and everything.min() > 0 and everything.max() / everything.min() > 50
     x_low, x_high = x_range or (min(x.min() for _, x, _ in drawn), max(x.max() for _, x, _ in drawn))
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
-    y_low, y_high, y_ticks = _y_axis(everything, y_range, log)
+    y_low, y_high, y_ticks = _y_axis(np.append(everything, 0) if from_zero else everything, y_range, log)
     left = 12 + DIGIT * max(len(number(value)) for value in y_ticks)
     top, bottom, right = 26, HEIGHT - 34, WIDTH - 14
 
@@ -135,7 +137,7 @@ def line_chart(
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt)}">{"".join(body)}</svg>'
-        + (f'<ul class="legend">{legend}</ul>' if len(named) > 1 else "")
+        + (f'<ul class="legend">{legend}</ul>' if named else "")
         + (f'<p class="note">{escape(note)}</p>' if note else "")
         + "</figure>"
     )

@@ -32,15 +32,18 @@ def highest_beyond(recall: NDArray[np.float64], precision: NDArray[np.float64]) 
     return np.where(places < len(recall), np.append(envelope, 0)[places], 0.0)
 
 
-def of_scores(name: str, scores: NDArray, truth: NDArray[np.bool_]) -> ClassCurve:
-    """Of pictures that are scored (N,) and are of the class or not (N,); AP is scikit-learn's."""
-    occurs = int(truth.sum())
+def of_scores(name: str, scores: NDArray, truth: NDArray[np.bool_], weights: NDArray | None = None) -> ClassCurve:
+    """Of pictures that are scored (N,) and are of the class or not (N,); AP is scikit-learn's.
+
+    `weights`: for how many pictures each stands, (N,).
+    """
+    occurs = int(truth.sum() if weights is None else weights[truth].sum())
     if not occurs:
         return ClassCurve(name, 0, float("nan"), np.full(len(RECALLS), np.nan), {})
-    precision, recall, _ = precision_recall_curve(truth, scores)
+    precision, recall, _ = precision_recall_curve(truth, scores, sample_weight=weights)
     # scikit-learn's recall falls, and its last point, precision 1 at recall 0, is drawn from no picture.
     curve = highest_beyond(recall[-2::-1], precision[-2::-1])
-    return ClassCurve(name, occurs, float(average_precision_score(truth, scores)), curve, {})
+    return ClassCurve(name, occurs, float(average_precision_score(truth, scores, sample_weight=weights)), curve, {})
 
 
 def of_matches(name: str, scores: NDArray, results: NDArray[np.int8], objects: int) -> ClassCurve:

@@ -25,7 +25,8 @@ THRESHOLD_BITS = 1 << np.arange(len(THRESHOLDS))
 @dataclass
 class Evidence:
     """An evaluation: `kind` and `arrays` as a `Collector`'s; names and colours of the classes; `pictures` that counted
-    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures.
+    of `total`; `iter` and `epoch` after which it was made; `parts` that are there of `world`; best and worst pictures,
+    their paths below `folder` where they are not whole.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Evidence:
     epoch: int
     parts: int
     world: int
+    folder: str = ""
 
 
 def save_part(work_dir: str | Path, collector: Collector, facts: dict[str, Any], rank: int) -> Path:
@@ -46,7 +48,7 @@ def save_part(work_dir: str | Path, collector: Collector, facts: dict[str, Any],
     described = facts | {"kind": collector.kind, "extremes": collector.extremes.record()}
     content = np.frombuffer(json.dumps(described).encode(), np.uint8)
     sink = io.BytesIO()
-    np.savez_compressed(sink, facts=content, **collector.arrays())
+    np.savez(sink, facts=content, **collector.arrays())
     path = Path(work_dir) / FOLDER / f"evidence_rank{rank}.npz"
     write(path, sink.getvalue())
     return path
@@ -86,6 +88,7 @@ def read_evidence(work_dir: str | Path) -> Evidence | None:
         facts["epoch"],
         len(parts),
         facts["world"],
+        facts.get("folder", ""),
     )
 
 
@@ -123,8 +126,7 @@ def curves_of(evidence: Evidence) -> list[ClassCurve]:
     """A curve a class; none for regions, where each pixel has a class and no score is kept."""
     arrays, names = evidence.arrays, [str(name) for name in evidence.classes]
     if evidence.kind == "classes":
-        count = max(len(names), int(arrays["labels"].max()) + 1)
-        return [_of_class(arrays, k, name_of(names, k)) for k in range(count)]
+        return _of_classes(arrays, names)
     if evidence.kind == "labels":
         scores, truth = arrays["scores"], arrays["truth"]
         return [of_scores(name_of(names, k), scores[:, k], truth[:, k]) for k in range(truth.shape[1])]
@@ -140,14 +142,29 @@ def curves_of(evidence: Evidence) -> list[ClassCurve]:
     return []
 
 
-def _of_class(arrays: dict[str, NDArray], k: int, name: str) -> ClassCurve:
-    """One class against the rest; classes that were not kept of a picture score 0 there."""
-    scores = np.where(arrays["labels"] == k, arrays["scores"], 0).max(axis=1)
-    curve = of_scores(name, scores, arrays["gt"] == k)
-    found = arrays["labels"][:, 0] == k
-    right = int((found & (arrays["gt"] == k)).sum())
-    curve.more = {
-        "accuracy": right / curve.occurs if curve.occurs else float("nan"),
-        "precision": right / int(found.sum()) if found.any() else float("nan"),
-    }
-    return curve
+def _of_classes(arrays: dict[str, NDArray], names: list[str]) -> list[ClassCurve]:
+    """Each class against the rest; a picture of which a class was not kept scores 0 there."""
+    gt, labels = arrays["gt"], arrays["labels"]
+    count = max(len(names), int(max(labels.max(), gt.max())) + 1)
+    occurs, said = np.bincount(gt, minlength=count), np.bincount(labels[:, 0], minlength=count)
+    hits = np.bincount(gt[gt == labels[:, 0]], minlength=count)
+    order = np.argsort(labels, axis=None, kind="stable")
+    bounds = np.searchsorted(labels.flat[order], np.arange(count + 1))
+    curves = []
+    for k in range(count):
+        places = order[bounds[k] : bounds[k + 1]]
+        truth = gt[places // labels.shape[1]] == k
+        # All others are two entries of score 0: those of the class, and those that are not.
+        unseen = [occurs[k] - truth.sum(), len(gt) - len(places) - (occurs[k] - truth.sum())]
+        curve = of_scores(
+            name_of(names, k),
+            np.append(arrays["scores"].flat[places], [0, 0]),
+            np.append(truth, [True, False]),
+            np.append(np.ones(len(places)), unseen),
+        )
+        curve.more = {
+            "accuracy": hits[k] / occurs[k] if occurs[k] else float("nan"),
+            "precision": hits[k] / said[k] if said[k] else float("nan"),
+        }
+        curves.append(curve)
+    return curves

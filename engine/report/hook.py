@@ -1,6 +1,7 @@
 """Keeps what a report shows and training throws away, and writes the page when training ends."""
 
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -126,6 +127,7 @@ class ReportHook(Hook):
                 "iter": runner.iter,
                 "epoch": runner.epoch,
                 "world": world,
+                "folder": os.getcwd(),
             }
             save_part(runner.work_dir, self._collector, facts, rank)
             self._collector = None

@@ -1,7 +1,7 @@
 """The page: one HTML file that needs nothing beside it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,24 +16,28 @@ STATES = {"finished": "finished", "running": "still running", "stopped": "stoppe
 MOST_PICTURES = 24  # of all runs of a page together, of each end
 
 
-def write_report(work_dir: str | Path, out: str | Path, say: Callable[[str, int, int], None] | None = None) -> Path:
+def write_report(
+    work_dir: str | Path,
+    out: str | Path,
+    runs: Sequence[Run] | None = None,
+    done: Callable[[], object] | None = None,
+) -> Path:
     """Make the page of a work directory, or of all those below it, and write it to `out`, the whole file or none.
 
     Args:
-        say: is told what is being done, how much is done, and of how much.
+        runs: what `find_runs` found there; read here if None.
+        done: called as each run is done.
 
     Raises:
         InputError: there is no run; what was kept of one is damaged.
         OSError: `out` cannot be written.
     """
-    runs = find_runs(work_dir)
+    runs = find_runs(work_dir) if runs is None else runs
     parts = []
-    for place, run in enumerate(runs):
-        if say is not None:
-            say(run.name, place, len(runs))
+    for run in runs:
         parts.append(_run(run, len(runs)))
-    if say is not None:
-        say("page", len(runs), len(runs))
+        if done is not None:
+            done()
     body = parts[0] if len(runs) == 1 else _overview(Path(work_dir), runs) + "".join(parts)
     title = runs[0].name if len(runs) == 1 else Path(work_dir).resolve().name
     write(Path(out), _document(f"{title}: training report", body).encode())
@@ -66,7 +70,7 @@ def _run(run: Run, among: int) -> str:
     body = "".join(f"<section><{level}>{title}</{level}>{content}</section>" for title, content in parts if content)
     head = f'<p class="state {run.state}"><b>{STATES[run.state]}</b> {escape(run.words)}</p>'
     model = escape(words.model_of(run.config))
-    began = f"started {words.date(run.starts[0]['time'])}" if run.starts else ""
+    began = f"<span>started {words.date(run.starts[0]['time'])}</span>" if run.starts else ""
     below = ", ".join(part for part in (model, began) if part)
     top = f"<header><h1>{escape(run.name)}</h1><p class='model'>{below}</p>{head}</header>"
     if among == 1:
@@ -75,7 +79,7 @@ def _run(run: Run, among: int) -> str:
     return f'<details class="run" id="{escape(run.name)}">{name}{head}{sections.tiles(run)}{body}</details>'
 
 
-def _overview(root: Path, runs: list[Run]) -> str:
+def _overview(root: Path, runs: Sequence[Run]) -> str:
     """What several runs have in common, and their curves on one axis."""
     names = list(dict.fromkeys(name for run in runs for name in words.leading(run.scores, 3)))[:5]
     rows = []

@@ -177,7 +177,8 @@ def _state(run: Run, logs: list[Path]) -> tuple[str, str]:
     total = run.start.get("max_iters")
     where = f"iteration {run.iteration:,}" + (f" of {total:,}" if total else "")
     if run.end:
-        return "finished", f"finished after {where}"
+        early = ": a hook ended the training early" if run.end["iter"] < (total or 0) else ""
+        return "finished", f"finished after {where}{early}"
     files = [path for log in logs for path in (*log.glob("*.json"), *log.parent.glob("*.log"))]
     touched = max((path.stat().st_mtime for path in (*files, path_of(run.folder)) if path.exists()), default=None)
     quiet = "" if touched is None else f"; last written to {clock(max(0.0, time.time() - touched))} ago"

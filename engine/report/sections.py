@@ -19,6 +19,7 @@ from .runs import Run
 MAIN_LINES = 10  # classes whose precision-recall curves have a colour each
 MOST_LINES = 60  # that are drawn at all
 ROWS = 400  # of a table
+SCORES = 16  # that are shown before the others
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
@@ -94,9 +95,12 @@ def curves(runs: Sequence[Run]) -> str:
     chart("Training loss", "loss", "loss")
     names = list(dict.fromkeys(name for run in runs for name in run.scores))
     for title, group in _groups(names):
-        lines = _score_lines(runs, group, several)
+        if several:  # the leading one alone: a line a run
+            group = words.leading(dict.fromkeys(group), 1)
+            title = words.meaning(group[0])
+        lines = _score_lines(runs, group)
         if any(len(line.x) > 1 for line in lines):
-            draw(title, lines, "score, 0 to 1", mean=False)
+            draw(title, lines, "score, 0 to 1", mean=False, from_zero=True)
     if not several:
         parts = [name for name in runs[0].losses() if name != "loss"][:COLOURS]
         if len(parts) > 1:
@@ -115,7 +119,8 @@ def _groups(names: Sequence[str]) -> list[tuple[str, list[str]]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         part = name.rsplit("/", 1)[-1]
-        if part.endswith(("_s", "_m", "_l")) or "_AR" in part or "_precision" in part or name.startswith("IoU/"):
+        of_a_class = part.startswith("AP_") or part.endswith("_precision") or name.startswith("IoU/")
+        if of_a_class or part.endswith(("_s", "_m", "_l")) or "_AR" in part:
             continue
         stem = part.removesuffix("_50").removesuffix("_75")
         groups.setdefault(words.meaning(stem) if "mAP" in stem else name.rpartition("/")[0] or "Scores", []).append(
@@ -125,8 +130,8 @@ def _groups(names: Sequence[str]) -> list[tuple[str, list[str]]]:
     return [(titles.get(title, title[:1].upper() + title[1:]), group[:COLOURS]) for title, group in groups.items()][:6]
 
 
-def _score_lines(runs: Sequence[Run], group: Sequence[str], several: bool) -> list[Line]:
-    if several:  # the first of the group alone: a line a run
+def _score_lines(runs: Sequence[Run], group: Sequence[str]) -> list[Line]:
+    if len(runs) > 1:
         return [Line(run.name, *run.score_curve(group[0]), colour=n % COLOURS, dots=True) for n, run in enumerate(runs)]
     return [
         Line(name.rsplit("/", 1)[-1], *runs[0].score_curve(name), colour=n, dots=True) for n, name in enumerate(group)
@@ -138,13 +143,16 @@ def scores(run: Run) -> str:
     if not run.scores:
         return '<p class="note">No evaluation yet.</p>'
     several = len(run.evaluations) > 1
+    first = words.leading(run.scores, len(run.scores))
     rows = []
-    for name, value in run.scores.items():
+    for name in [*first, *(name for name in run.scores if name not in first)]:
+        value = run.scores[name]
         best = run.best(name) if several else None
         more = [words.score(best["scores"][name]), f"{best['iter']:,}"] if best else ["–", "–"] if several else []
         rows.append([name, words.score(value), *more])
     head = ["score", f"at iteration {run.evaluations[-1]['iter']:,}", *(["highest", "at iteration"] if several else [])]
-    return table(head, rows, "scores")
+    more = _folded(f"{len(rows) - SCORES} more scores", head, rows[SCORES:], False) if len(rows) > SCORES else ""
+    return table(head, rows[:SCORES], "scores") + more
 
 
 def classes(run: Run, evidence: Evidence | None) -> str:
@@ -206,10 +214,10 @@ def _region_table(evidence: Evidence) -> str:
     return _folded(f"Scores of {len(rows)} classes", ["class", "pixels", "IoU", "accuracy", "precision"], rows)
 
 
-def _folded(title: str, head: Sequence[str], rows: list[list[str]]) -> str:
-    """A table, open where it is short."""
+def _folded(title: str, head: Sequence[str], rows: list[list[str]], opened: bool = True) -> str:
+    """A table, open where it is short and is to be."""
     cut = f"<p class='note'>The first {ROWS} of {len(rows)}.</p>" if len(rows) > ROWS else ""
-    state = " open" if len(rows) <= 40 else ""
+    state = " open" if opened and len(rows) <= 40 else ""
     return f"<details{state}><summary>{escape(title)}</summary>{table(head, rows[:ROWS], title)}{cut}</details>"
 
 

@@ -97,11 +97,12 @@ def test_memory_goes_down():
     assert held[1] < held[0] / 3
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm])
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_batch_counts_once(momentum):
+def test_a_batch_counts_once(momentum, norm):
     """Running statistics with a fixed weight, or the mean of all batches."""
     torch.manual_seed(0)
-    block = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=momentum), nn.ReLU())
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), norm(4, momentum=momentum), nn.ReLU())
     values = [torch.randn(4, 3, 5, 5) for _ in range(3)]
     outs = [block[0](x).transpose(0, 1).flatten(1).detach() for x in values]
     for x in values:
@@ -124,3 +125,20 @@ def test_norms_are_whole_again_after_an_error():
     with pytest.raises(ZeroDivisionError):
         out.sum().backward()
     assert block[0].momentum == 0.1 and int(block[0].num_batches_tracked) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["poolformer", "resnet"])
+def test_compiled_it_gives_the_same(family):
+    """Statistics of batch norms, too."""
+    results = []
+    for with_cp, compiled in ((False, False), (True, True)):
+        backbone = tiny(next(one for one in FAMILIES if one.NAME == family), with_cp=with_cp).train()
+        if compiled:
+            backbone.compile(backend="aot_eager")
+        maps = backbone(picture(2, 3, 45, 71))
+        loss(maps).backward()
+        results.append([*maps, *(p.grad for p in backbone.parameters()), *backbone.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * max(1.0, float(one.detach().abs().max())))
+    torch.compiler.reset()

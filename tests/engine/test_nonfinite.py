@@ -122,6 +122,16 @@ def test_only_the_parameters_that_it_concerns_are_named():
     assert wrapper.last_skip.gradients == ["3.bias"] and wrapper.last_skip.loss_finite
 
 
+def test_a_model_that_goes_backward_itself():
+    model = network()
+    wrapper = wrapped("clipped by norm", model)
+    before = state_of(model, wrapper)
+    model[3].bias.register_hook(lambda grad: grad * math.nan)
+    model(torch.randn(5, 3)).sum().backward()
+    wrapper.step()
+    assert same(before, state_of(model, wrapper)) and wrapper.last_skip.gradients == ["3.bias"]
+
+
 @pytest.mark.parametrize("bad", range(3))
 def test_the_whole_window_is_left_out(bad):
     """Of three accumulated batches, whichever has the NaN."""
@@ -318,6 +328,8 @@ def test_a_run_with_a_strategy_leaves_them_out_too(run):
 
 def test_it_can_be_switched_off_and_settings_are_checked(run):
     assert not any(isinstance(hook, NonFiniteHook) for hook in run(bad=(), nonfinite=None).hooks)
+    with pytest.raises(InputError, match="nonfinite: 5; set nonfinite=dict"):
+        run(bad=(), nonfinite=5)
     with pytest.raises(InputError, match="nonfinite.max_in_a_row: 0; set it to 1 or more, or nonfinite=None"):
         run(bad=(), nonfinite=dict(max_in_a_row=0))
 

@@ -71,6 +71,9 @@ def test_states(tmp_path):
     run = runs.read_run(tmp_path)
     assert (run.state, run.words) == ("finished", "finished after iteration 100 of 100")
     assert words.memory_of(run) == {"process": 2**30}
+    start(tmp_path, "20260103_010000", 100, time=time.time() + 1.2, max_iters=300)
+    history.note(tmp_path, "end", time=time.time() + 1.5, iter=200, seconds=1, memory={})
+    assert runs.read_run(tmp_path).words == "finished after iteration 200 of 300: a hook ended the training early"
     start(tmp_path, "20260104_000000", 100, time=time.time() + 2)  # and goes on
     assert runs.read_run(tmp_path).state == "running"
 

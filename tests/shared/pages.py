@@ -3,10 +3,10 @@
 A page is run in one process, which imports PyTorch and the OpenMMLab packages once and forks for every step:
 `python pages.py PAGE FOLDER WORDS`, WORDS being JSON: placeholder -> what stands for it.
 
-- A block of Python whose first line is a comment with a file's name, `# mine.py`, is written as that file; any other is
-  run.
-- Of a block of bash, `bestiary ...` and `python FILE ...` are run, with what keeps them small; other commands are looked
-  at: the scripts that they name are there, and `tools/train.py` and `tools/test.py` take their arguments.
+- A block of Python whose first line is a comment with a file's name, `# mine.py`, is written as that file; any other
+  is run.
+- Of a block of bash, `bestiary ...` and `python FILE ...` are run, with what keeps them small; other commands are
+  looked at: the scripts that they name are there, and `tools/train.py` and `tools/test.py` take their arguments.
 - A block of text behind a block of bash is what its last command says: every line must be in the output, `...` standing
   for anything; a line that begins with `error:` or `mistake:` means exit status 1.
 """

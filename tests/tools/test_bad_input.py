@@ -58,6 +58,7 @@ TABLE = {
         (["quickstart/mask_rcnn_poolformer_digit"], "did you mean quickstart/mask_rcnn_poolformer_digits"),
         (["common.py"], "the config has no model"),
     ],
+    "card": [(["davt"], "no card 'davt'"), (["--export", "empty"], "empty")],
     "compare": [
         ([], "name what to compare"),
         (["poolformr_s12"], "poolformr_s12: no backbone of ours or timm's.*did you mean poolformer_s12"),
@@ -90,6 +91,11 @@ TABLE = {
         (["evaluation", "--out", "file/x"], "--out file/x: cannot be written"),
         (["pipeline", "--rounds", "0"], "--images and --rounds want at least 1"),
         (["pipeline", "--out", "file/x"], "--out file/x: cannot be written"),
+    ],
+    "report": [
+        (["empty"], "empty: no run in it: neither a log"),
+        (["emty"], "emty: no such folder .did you mean 'empty'"),
+        (["file"], "file: a file; give the work directory"),
     ],
     "list": [(["poolformr_s12"], "no backbone fits 'poolformr_s12' .near it: poolformer_s12")],
 }

@@ -138,6 +138,12 @@ def test_labels_keep_clear_of_one_another_of_points_and_of_the_border(width, cou
     assert len(ticks) >= 2 and not any(a.overlaps(b) for a, b in zip(ticks, ticks[1:], strict=False))
 
 
+def test_a_score_of_other_pictures_is_said():
+    row = dict(name="shvit_s4", size=224)
+    named = [scatter.named(row | {"accuracy_at": scored}) for scored in (224, None, 256)]
+    assert named == ["shvit_s4", "shvit_s4", "shvit_s4 (scored at 256)"]
+
+
 def test_names_that_do_not_fit_are_refused():
     rows = points_of(40, 0)
     with pytest.raises(scatter.InputError, match="the names do not fit the picture: make it wider"):

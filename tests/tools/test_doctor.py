@@ -88,6 +88,7 @@ def test_a_broken_pytorch_is_a_finding(tmp_path):
     assert "training cannot work here" in done.stdout and "pip install --force-reinstall" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_library_that_kills_the_process_is_a_finding(tmp_path):
     findings, done = probed("libraries", PYTHONPATH=broken(tmp_path, "timm", "import os; os.kill(os.getpid(), 4)"))
     assert done.returncode == -4 and not findings
@@ -117,6 +118,7 @@ def test_a_broken_library_is_named_with_the_way_to_mend_it(tmp_path):
     assert findings["mmengine"].advice.endswith("constraints.txt mmengine")
 
 
+@pytest.mark.slow
 def test_mmcv_that_is_compiled_is_told_from_ours(tmp_path):
     # A compiled module that lacks what the wrappers ask for: nothing of ours stands in for it.
     import mmcv
@@ -129,6 +131,7 @@ def test_mmcv_that_is_compiled_is_told_from_ours(tmp_path):
     assert failed and "miss" in failed[0].found
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_told(tmp_path):
     findings, _ = probed("training", PATH=str(tmp_path), CXX="", BESTIARY_CACHE=str(tmp_path))
     assert findings["compiler"].status == "warn" and "there is no C++ compiler" in findings["compiler"].found
@@ -137,6 +140,7 @@ def test_a_missing_compiler_is_told(tmp_path):
     assert "cpu" not in attention.found.split(", ") and "there is no C++ compiler" in attention.advice
 
 
+@pytest.mark.slow
 def test_kernels_that_nobody_has_compiled_are_not_compiled_here(tmp_path):
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pty
 import resource
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from terminal import in_terminal
 
 from bestiary.tools import benchmark, cli
 from bestiary.tools.parsers import EXAMPLES
@@ -31,39 +31,32 @@ def shown(capsys, *words):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_ends_in_examples(name, capsys):
+def test_help_has_examples_and_each_parses(name, monkeypatch, capsys):
     text = shown(capsys, *name.split())
     assert text.startswith(f"usage: bestiary {name}")
-    assert text.rstrip().endswith("\n".join(["examples:", *(f"  {line}" for line in EXAMPLES[name])]))
-    before = text.split("examples:")[0]
+    before, _, after = text.partition("examples:\n")
     assert max(map(len, before.splitlines())) <= 120
-
-
-def test_every_example_is_of_a_command():
-    assert set(EXAMPLES) == set(NAMES)
-    for name, examples in EXAMPLES.items():
-        assert examples and all(line.startswith(f"bestiary {name.split()[0]}") for line in examples)
-
-
-@pytest.mark.parametrize("line", sorted({line for examples in EXAMPLES.values() for line in examples}))
-def test_examples_parse(line, monkeypatch):
-    words = shlex.split(line.split(" > ")[0])[1:]
-    if "--help" in words:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(words)
-        assert ended.value.code == 0
-        return
+    # What two blanks set off from a command is a remark.
+    found = [line.split("  ")[0].strip() for line in map(str.strip, after.splitlines()) if line.startswith("bestiary ")]
+    assert found and all(line.startswith(f"bestiary {name.split()[0]}") for line in found), after
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(parser, argv=None, namespace=None):
-        found = parse(parser, argv, namespace)
+        arguments = parse(parser, argv, namespace)
         if parser.prog == "bestiary benchmark":  # it hands the rest on
-            return found
-        raise Parsed(found)
+            return arguments
+        raise Parsed(arguments)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    with pytest.raises(Parsed):
-        cli.main(words)
+    for line in found:
+        words = shlex.split(line.split(" > ")[0])[1:]
+        with pytest.raises(SystemExit if "--help" in words else Parsed) as ended:
+            cli.main(words)
+        assert ended.type is Parsed or ended.value.code == 0, line
+
+
+def test_no_example_is_of_a_command_that_is_not_there():
+    assert set(EXAMPLES) <= set(NAMES)
 
 
 def used_by(command, **how):
@@ -79,24 +72,6 @@ def test_help_comes_within_a_second():
     done, seconds = used_by(command)
     assert done.returncode == 0 and "compare" in done.stdout, done.stderr
     assert seconds < 1.0
-
-
-def in_terminal(command):
-    """What a command prints into a terminal, and its status."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=os.environ | {"COLUMNS": "100"})
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # Linux' end of a terminal
-            break
-        if not piece:
-            break
-        text += piece
-    os.close(ours)
-    return text.decode(), process.wait()
 
 
 BESTIARY = [sys.executable, "-m", "bestiary.tools.cli"]

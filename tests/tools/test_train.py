@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bestiary.errors import InputError
 from bestiary.tools import infer as infer_tool
@@ -245,3 +246,49 @@ def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monke
     (tmp_path / "w.pth").write_text("weights")
     assert "no such folder; make it" in fails(capsys, test_tool.main, config, tmp_path / "w.pth", "--work-dir", work)
     assert asked == [["train", "val"], ["test"]] and not work.exists()
+
+
+def test_log_options(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path / "w", "--log"]
+    message = fails(capsys, train_tool.main, *argv, "tensorbord")
+    assert message.startswith("error: --log: no logger 'tensorbord' (did you mean 'tensorboard'?)")
+    options = ["wandb,tensorboard", "--log-checkpoints", "--cfg-options", "train_cfg.max_iters=2"]
+    assert train_tool.main([str(part) for part in (*argv, *options)]) == 0
+    out = capsys.readouterr().out
+    assert "logged by wandb, tensorboard" in out and f"wandb sync {tmp_path}/w/wandb/offline-run-" in out
+    assert f"tensorboard --logdir {tmp_path}/w/tensorboard" in out
+    argv = [
+        tiny / "segmentation.py",
+        tmp_path / "w" / "iter_2.pth",
+        "--work-dir",
+        tmp_path / "w",
+        "--log",
+        "tensorboard",
+    ]
+    assert test_tool.main([str(part) for part in argv]) == 0
+    (folder,) = (tmp_path / "w" / "tensorboard").glob("*_test")
+    board = EventAccumulator(str(folder)).Reload()
+    scores = json.loads((tmp_path / "w" / "metrics.json").read_text())["metrics"]
+    assert board.Scalars("test/mIoU")[0].value == pytest.approx(scores["mIoU"])  # fractions, as in metrics.json
+    assert any(tag.startswith("test/predictions") for tag in board.Tags()["images"])
+
+
+@pytest.mark.slow
+def test_only_the_first_process_logs(tiny, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    argv = [
+        str(TOOLS / "train.py"),
+        str(tiny / "segmentation.py"),
+        "--launcher",
+        "pytorch",
+    ]
+    done = subprocess.run(
+        [*torchrun, *argv, "--work-dir", str(tmp_path), "--loggers", "wandb,tensorboard"],
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert len(list(tmp_path.glob("tensorboard/*/events*"))) == 1 and done.stdout.count("wandb sync") == 1
