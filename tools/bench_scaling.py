@@ -33,6 +33,7 @@ from bestiary.errors import InputError
 from bestiary.inputs import make_digits
 from bestiary.tools.jobs import environment
 from bestiary.tools.machine import record
+from bestiary.tools.parsers import command_parser
 
 CONFIG = "quickstart/classifier_poolformer_digits"
 RANKS, WARM = 2, 10  # processes; iterations that do not count
@@ -41,9 +42,7 @@ ALONE = "one process"
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("benchmark scaling", __doc__)
     parser.add_argument("config", nargs="?", default=CONFIG, help="a classifier, detector or segmentor on the digits")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each way, in turns (5)")
     parser.add_argument("--iterations", type=int, default=60, help="of a run, of which the first 10 do not count (60)")

@@ -114,6 +114,7 @@ EXAMPLES = {
     "chaos": (
         "bestiary chaos kill --trials 50 --out kill.json",
         "bestiary chaos resume --rows mixup 'DDP x 2'",
+        "bestiary chaos ranks --out ranks.json",
     ),
     "list": ("bestiary list", "bestiary list 'davit*'"),
     "doctor": ("bestiary doctor", "bestiary doctor --json > doctor.json"),

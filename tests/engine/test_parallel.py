@@ -15,12 +15,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
+from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.parallel import folder
 from bestiary.engine.parallel.batch_norm import need_sync_bn
 from bestiary.engine.parallel.choice import Parallel, need_fitting, read_parallel
 from bestiary.engine.parallel.sharding import shard, units_of
 from bestiary.errors import InputError
 from bestiary.inputs.check_files import digest
+from bestiary.tools import merge
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,18 @@ def test_one_file_of_a_sharded_checkpoint(ranks):
     merged, whole = folder.merged(out / "end.sharded"), load_file(out / "whole.safetensors")
     assert merged.keys() == whole.keys()
     assert all(torch.equal(merged[name], whole[name]) for name in whole)
+
+
+def test_merge_makes_one_file(ranks, checkpoint, tmp_path, capsys):
+    one = tmp_path / "one.safetensors"
+    assert merge.main([str(checkpoint), str(one)]) == 0
+    whole, found = load_file(ranks[1] / "whole.safetensors"), load_file(one)
+    assert found.keys() == whole.keys() and all(torch.equal(found[name], whole[name]) for name in whole)
+    with pytest.raises(InputError, match="a folder, not a checkpoint: make one file of it by `bestiary merge`"):
+        need_checkpoint(str(checkpoint))
+    (checkpoint / folder.REST).unlink()
+    assert merge.main([str(checkpoint), str(one)]) == 1
+    assert f"error: {checkpoint}: damaged: rest.pth is missing" in capsys.readouterr().err
 
 
 def test_another_number_of_ranks_goes_on(ranks, one_rank):
