@@ -24,6 +24,7 @@ from .sources import Source, one_picture, pictures_of
 
 BATCH = 8
 EVERYTHING = Asked()
+MASKS_AS_QUERIES = ("MaskFormerHead", "Mask2FormerHead")  # mmseg's heads whose maps of classes are no logits
 
 
 class Model:
@@ -84,12 +85,29 @@ class Model:
         """A result a picture, in order, or why it cannot be read; only some batches are in memory at a time."""
         if batch < 1:
             raise InputError(f"batch: {batch} pictures at a time; expected a whole number from 1 on")
+        if asked.score is not None:
+            self._need_probabilities()
         for given, sample in self.predictor.samples(pictures, batch):
             if isinstance(sample, InputError):
                 yield sample
                 continue
             prediction = asked.of(sample, len(self.classes))
             yield Result(given, prediction, self.classes, self.predictor.colours)
+
+    def _need_probabilities(self) -> None:
+        """Ask that a segmentor gives probabilities of pixels, which a least score is compared with.
+
+        Raises:
+            InputError: it does not.
+        """
+        model = self.predictor.model
+        head = getattr(model.module if self.tta else model, "decode_head", None)
+        if head is not None and self.tta:
+            raise InputError("score: test-time augmentation leaves no probabilities of pixels; leave one of them out")
+        if type(head).__name__ in MASKS_AS_QUERIES:
+            raise InputError(
+                f"score: {type(head).__name__} gives sums of masks, no probabilities of pixels; leave it out"
+            )
 
 
 def load(

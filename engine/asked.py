@@ -13,7 +13,6 @@ from ..errors import InputError
 from .predictions import Classification, Detection, Prediction, Segmentation, prediction_of
 
 OBJECTS = 0.3  # the least score of an object, if none is given
-MASKS_AS_QUERIES = ("MaskFormerHead", "Mask2FormerHead")  # their class maps are sums of scores, not logits
 
 
 @dataclass(frozen=True)

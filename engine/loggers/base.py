@@ -56,6 +56,7 @@ class Logger(BaseVisBackend):
         self.off = False
         self.opened = False
         self.cfg: Config | None = None
+        self.run: Any = None  # what the package has for it
         self.work_dir = Path(save_dir)
 
     @property

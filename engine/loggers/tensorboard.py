@@ -31,7 +31,6 @@ class TensorboardLogger(Logger):
         super().__init__(save_dir, **others)
         if self.checkpoints:
             raise InputError("tensorboard: it keeps no checkpoints; leave checkpoints=True to wandb or mlflow")
-        self.run: Any = None  # a SummaryWriter, made with the first iteration that is written
         self.text = ""
 
     def open(self, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -41,6 +40,7 @@ class TensorboardLogger(Logger):
         return {"folder": name}
 
     def _writer(self, step: int) -> Any:
+        """A SummaryWriter, made with the first iteration that is written."""
         if self.run is None:
             from torch.utils.tensorboard import SummaryWriter
 

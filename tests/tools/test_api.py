@@ -153,10 +153,24 @@ def test_test_time_augmentation(folders, models, task):
         same(result, model(result.name, score=ALL[task]))
     plain = models(task)(folder, score=ALL[task])
     pairs = list(zip(found, plain, strict=True))
+    if task == "segmentation":
+        with pytest.raises(InputError, match="score: test-time augmentation leaves no probabilities of pixels"):
+            model(folder, score=0.5)
     if task == "detection":
         assert any(a.scores.shape != b.scores.shape or not np.allclose(a.scores, b.scores) for a, b in pairs)
     else:
         assert any((a.labels != b.labels).any() for a, b in pairs)
+
+
+def test_showing(tiny, models, monkeypatch):
+    result = models("segmentation")(tiny / "seg/images/val/000.png")
+    shown = []
+    monkeypatch.setattr("PIL.ImageShow.show", lambda picture, title: not shown.append((picture.size, title)))
+    result.show()
+    assert shown == [(result.draw().shape[1::-1], result.name)]
+    monkeypatch.setattr("PIL.ImageShow.show", lambda picture, title: False)
+    with pytest.raises(InputError, match="show: no viewer of pictures on this machine"):
+        result.show()
 
 
 def test_a_work_directory_gives_config_and_best_weights(tiny, models, tmp_path):
