@@ -1,6 +1,5 @@
 """Small training runs that are killed and gone on with: their data, their configs, their processes, their weights."""
 
-import atexit
 import contextlib
 import os
 import signal
@@ -22,6 +21,7 @@ from torch import Tensor
 from bestiary import registry
 from bestiary.backbones.reading import read_checkpoint
 from bestiary.engine.parallel.folder import all_tensors
+from bestiary.engine.training.batches import kill_left_workers
 from bestiary.engine.training.resuming import BEST, PATTERNS
 from bestiary.tools import train as train_tool
 
@@ -181,7 +181,7 @@ def _child(argv: list[str], log: Path, rank: int, ranks: int, port: int, prepare
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
-            atexit._run_exitfuncs()
+            kill_left_workers()  # not all that is registered to run at exit: this process's folders are the parent's
         os._exit(status if isinstance(status, int) else 1)
 
 

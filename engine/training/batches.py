@@ -113,7 +113,7 @@ class WorkerStart:
 
     A terminal's Ctrl-C and a scheduler's SIGTERM reach every process of a job; a worker that died of them would take
     the batches along that the last checkpoint waits for. Workers end when their loader does, or with the main
-    process (`_kill_daemons`).
+    process (`kill_left_workers`).
     """
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
@@ -168,7 +168,8 @@ def close_workers(loader: Any, iterator: Any = None) -> None:
 
 
 @atexit.register
-def _kill_daemons() -> None:
+def kill_left_workers() -> None:
+    """End what is left of data workers when a process ends."""
     # Before multiprocessing sends them SIGTERM, which our workers ignore, and waits for them without a limit.
     left = [process for process in multiprocessing.active_children() if process.daemon]
     if left:
