@@ -1,6 +1,7 @@
 """Four steps of a classifier in float64, as one process, DDP, ZeRO-1 and FSDP take them, and what their states give.
 
-Started by torchrun: `FOLDER`; the first rank writes what was seen to FOLDER/seen.json.
+Started by torchrun: `FOLDER steps`; the first rank writes what was seen to FOLDER/seen.json. `FOLDER optimizers` takes
+two steps with each optimizer that FSDP takes.
 """
 
 import copy
@@ -159,7 +160,6 @@ def main(out):
     train(net, other, [STEPS], rank, ranks)
     seen["full_resumed"] = largest((net.state_dict(), other.state_dict()), after)
 
-    seen["optimizers"] = {name: sharded_against_ddp(name, rank, ranks) for name in SHARDABLE}
     plain = model()
     plain.load_state_dict(full[0])  # whole weights are anybody's
     if rank == 0:
@@ -168,5 +168,15 @@ def main(out):
     dist.destroy_process_group()
 
 
+def compare_optimizers(out):
+    """`sharded_against_ddp` of each, by name, in optimizers.json."""
+    dist.init_process_group("gloo")
+    torch.set_num_threads(1)
+    found = {name: sharded_against_ddp(name, dist.get_rank(), dist.get_world_size()) for name in SHARDABLE}
+    if dist.get_rank() == 0:
+        (out / "optimizers.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"steps": main, "optimizers": compare_optimizers}[sys.argv[2]](Path(sys.argv[1]))
