@@ -21,6 +21,7 @@ _HOME = {  # public name: the room that it comes from, imported at first use
     "list_backbones": "bestiary.backbones",
     "build_classifier": "bestiary.checkpoints",
     "convert_state_dict": "bestiary.checkpoints",
+    "load": "bestiary.engine.api",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -33,14 +33,14 @@ class _Watched:
 def whole_file(path: str | os.PathLike) -> Iterator[_Watched]:
     """Write a file under another name in its folder, flush it to the disk, then give it its name.
 
-    Whoever looks, whenever the process ends, finds the old file or the new one. What a killed process has left of a
-    file is written over by the next.
+    Whoever looks, whenever the process ends, finds the old file or the new one. A killed process leaves what it has
+    written under a name that ends in `PART`.
 
     Raises:
         OSError: it could not be written; the old file is untouched, and nothing is left of the new one.
     """
     path = Path(path)
-    part = path.with_name(path.name + PART)
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # several processes may write the same file
     watched = None
     try:
         with open(part, "wb") as file:

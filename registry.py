@@ -20,7 +20,14 @@ HOOKS = Registry("hook", parent=root.HOOKS, scope=SCOPE, locations=["bestiary.en
 LOOPS = Registry("loop", parent=root.LOOPS, scope=SCOPE, locations=["bestiary.engine"])
 OPTIMIZERS = Registry("optimizer", parent=root.OPTIMIZERS, scope=SCOPE, locations=["bestiary.engine"])
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=root.OPTIM_WRAPPERS, scope=SCOPE, locations=["bestiary.engine"])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=["bestiary.engine"],
+)
 VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS, scope=SCOPE, locations=["bestiary.engine"])
+VISBACKENDS = Registry("vis_backend", parent=root.VISBACKENDS, scope=SCOPE, locations=["bestiary.engine"])
 
 # Of mmengine's other kinds there is nothing of ours; without a child a config with default_scope='bestiary' is warned.
 for _kind in [kind for kind in vars(root).values() if isinstance(kind, Registry) and SCOPE not in kind.children]:

@@ -8,9 +8,9 @@ import torch
 from mmengine.model import BaseModule
 from timm.models import FeatureInfo
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .pretrained import is_pretrained, load_pretrained
+from .recompute import recomputed
 
 
 class Arch:
@@ -29,6 +29,20 @@ def doubling(depths: tuple[int, ...], dim: int, head_dim: int | None = None, **m
     dims = tuple(dim * 2**stage for stage in range(len(depths)))
     heads = {} if head_dim is None else dict(num_heads=tuple(width // head_dim for width in dims))
     return dict(depths=depths, dims=dims, **heads, **more)
+
+
+def undecayed(module: nn.Module) -> set[str]:
+    """Names of the parameters in `module` that weight decay must leave alone.
+
+    Those of one dimension (biases, norms, layer scales, slopes) and those that the module they belong to names in
+    `NO_WEIGHT_DECAY`: tables of position, filters of channel gates, coefficients of scans.
+    """
+    parameters = dict(module.named_parameters())
+    names = {name for name, parameter in parameters.items() if parameter.ndim <= 1}
+    for prefix, part in module.named_modules():
+        listed = [f"{prefix}.{name}" if prefix else name for name in getattr(part, "NO_WEIGHT_DECAY", ())]
+        names.update(name for name in listed if name in parameters)
+    return names
 
 
 class FreezableModule(BaseModule):
@@ -154,6 +168,36 @@ class Backbone(FreezableModule):
         """Blocks of a stage that have a drop path rate of their own."""
         return self.arch.depths[stage]
 
+    @property
+    def num_layers(self) -> int:
+        """Layers as `layer_of` counts them: the stem and every block."""
+        return 1 + sum(len(stage.blocks) for stage in self.stages)
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter, in 0..num_layers - 1 from stem to head: 0 the stem, then a layer a block.
+
+        A downsampling layer goes with the block behind it. Norms of the returned maps are of the last layer, whatever
+        their stage: they begin fresh and have to learn.
+
+        Raises:
+            ValueError: the name is no parameter's.
+        """
+        part, *rest = name.split(".")
+        if part == "stem":
+            return 0
+        if part == "norms":
+            return self.num_layers - 1
+        if part == "stages" and len(rest) > 2:
+            stage, index = int(rest[0]), int(rest[2]) if rest[1] == "blocks" else 0
+            return 1 + sum(len(before.blocks) for before in self.stages[:stage]) + index
+        raise ValueError(
+            f"{self._who}: {name!r} is no parameter of stem, stages or norms: layer_of must tell its layer"
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must leave alone, see `undecayed`."""
+        return undecayed(self)
+
     def adapt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the same network at another size (windows, kernels, tables) brought to this one's shapes.
 
@@ -271,5 +315,5 @@ class Stage(nn.Module):
     def run_blocks(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """What comes behind the downsampling layer."""
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
+            x = recomputed(block, x) if with_cp and torch.is_grad_enabled() else block(x)
         return x

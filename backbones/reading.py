@@ -23,12 +23,17 @@ def is_address(name: str) -> bool:
     return "://" in name or name.startswith(HUB)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """A checkpoint as a dict with `state_dict`, and `meta` and so on where the file has them.
 
     Takes mmengine's files, plain state dicts, `{'model': state dict}`, `.safetensors`, our `timm://` and `hf-hub:`, and
     the addresses that mmengine takes (`https://`, `torchvision://`). Text in the file that mmengine would run as a
     config is dropped.
+
+    Args:
+        path: of a file, or an address.
+        map_location: where its tensors go, as `torch.load` has it.
+        mmap: leave the tensors in the file until they are used: quick where only the rest is wanted.
 
     Raises:
         InputError: no such file or address; not a checkpoint; a pickle that holds more than weights and plain data.
@@ -41,7 +46,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
     try:
-        loaded = torch.load(path, map_location=map_location, weights_only=True)
+        loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise InputError(
@@ -69,7 +74,8 @@ def need_checkpoint(name: str) -> None:
     if not path.exists():
         raise InputError(f"{name}: no such checkpoint{_beside(path)}")
     if path.is_dir():
-        raise InputError(f"{name}: a folder, not a checkpoint{_inside(path)}")
+        sharded = ": make one file of it by `bestiary merge`" if (path / "manifest.json").is_file() else _inside(path)
+        raise InputError(f"{name}: a folder, not a checkpoint{sharded}")
     if not path.stat().st_size:
         raise InputError(f"{name}: not a checkpoint: the file is empty; give another file")
 

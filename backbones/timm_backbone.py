@@ -1,6 +1,7 @@
 """Any timm model with `features_only` as a backbone."""
 
 import difflib
+import functools
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import timm
 import torch
 from timm.models import FeatureInfo
+from timm.models._features import _module_list
+from timm.models._manipulate import group_with_matcher
 from timm.models.hrnet import HighResolutionNetFeatures
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..registry import MODELS
-from .base import FreezableModule
+from .base import FreezableModule, undecayed
 
 
 @MODELS.register_module()
@@ -62,6 +65,7 @@ class TimmBackbone(FreezableModule):
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"TimmBackbone: timm {timm.__version__} has no model {model_name!r}{hint}")
         self.model_name = model_name
+        self._create = dict(in_chans=in_channels, **kwargs)
         create = dict(features_only=True, in_chans=in_channels, pretrained=pretrained, **kwargs)
         if checkpoint_path:
             if not Path(checkpoint_path).is_file():
@@ -123,6 +127,53 @@ class TimmBackbone(FreezableModule):
     def feature_info(self) -> FeatureInfo:
         """timm's: `.channels()` and `.reduction()` of the returned maps."""
         return self.model.feature_info
+
+    @property
+    def num_layers(self) -> int:
+        """Layers as `layer_of` counts them."""
+        return 1 + max(self._layers.values())
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter by timm's `group_matcher`, in 0..num_layers - 1 from stem to head.
+
+        Raises:
+            ValueError: the name is no parameter's; timm does not group this model's parameters.
+        """
+        if name not in self._layers:
+            raise ValueError(f"TimmBackbone: {self.model_name} has no parameter {name!r}")
+        return self._layers[name]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must leave alone: of one dimension, and those that timm names."""
+        whole, names = self._whole()
+        listed = whole.no_weight_decay() if hasattr(whole, "no_weight_decay") else set()
+        return undecayed(self) | {name for name, old in names.items() if old in listed}
+
+    def _whole(self) -> tuple[nn.Module, dict[str, str]]:
+        """timm's whole network, without memory, and this one's names of parameters -> that one's."""
+        with torch.device("meta"):
+            whole = timm.create_model(self.model_name, **self._create)
+        # A network of features has the parts of the first level, or the second where they stand in a row.
+        old = {f"model.{new}": name for flat in (False, True) for new, name, _ in _module_list(whole, flat)}
+        old |= {f"model.{kept}.{name}": name for kept in ("model", "body") for name, _ in whole.named_children()}
+        there, names = dict(whole.named_parameters()), {}
+        for name, _ in self.named_parameters():
+            heads = [head for head in old if name.startswith(f"{head}.") or name == head]
+            inside = [f"{old[head]}{name.removeprefix(head)}" for head in heads]
+            bare = [name.removeprefix(f"model.{kept}.") for kept in ("model", "body")] + [name.removeprefix("model.")]
+            names[name] = next((one for one in (*inside, *bare) if one in there), name)
+        return whole, names
+
+    @functools.cached_property
+    def _layers(self) -> dict[str, int]:
+        whole, names = self._whole()
+        if not hasattr(whole, "group_matcher"):
+            raise ValueError(
+                f"TimmBackbone: timm does not group the parameters of {self.model_name}: its layers are not known"
+            )
+        olds = ((old, name) for name, old in names.items())
+        grouped = group_with_matcher(olds, whole.group_matcher(coarse=False), return_values=True)
+        return {name: layer for layer, group in grouped.items() for name in group}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, H, W) -> a tuple of (B, C_i, H_i, W_i)."""

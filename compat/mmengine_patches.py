@@ -230,13 +230,14 @@ def ddp_on_cpu(module: ModuleType) -> None:
     def __init__(self, module, *args, **kwargs):
         if all(parameter.device.type == "cpu" for parameter in module.parameters()):
             kwargs.pop("device_ids", None)
-            module = _batch_norm_for_cpu(module)
+            module = batch_norm_for_cpu(module)
         init(self, module, *args, **kwargs)
 
     wrapper.__init__ = __init__
 
 
-def _batch_norm_for_cpu(model):
+def batch_norm_for_cpu(model):
+    """The model with BatchNorm in the place of SyncBatchNorm, and a line in the log if there was any."""
     import torch
     from mmengine.model import revert_sync_batchnorm
 

@@ -1,6 +1,7 @@
 """Parameters and multiply-adds of a whole model, counted without computing anything."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,6 +57,15 @@ def count_multiply_adds(model: nn.Module, height: int, width: int) -> int:
     Raises:
         InputError: a kind of model whose forward pass depends on what is in the picture.
     """
+    return _count(lambda picture: _run(model, picture), height, width)
+
+
+def count_forward(model: nn.Module, height: int, width: int) -> int:
+    """As `count_multiply_adds`, of any network on the meta device that takes a picture: a backbone, one of timm's."""
+    return _count(model, height, width)
+
+
+def _count(run: Callable[[Tensor], Any], height: int, width: int) -> int:
     picture = torch.empty(1, 3, height, width, device="meta")
     with contextlib.ExitStack() as stack:
         # Their definitions are matrix products, so that they are counted; the scan's is a loop over its steps, and its
@@ -64,7 +74,7 @@ def count_multiply_adds(model: nn.Module, height: int, width: int) -> int:
             stack.enter_context(use_backend("reference", operator))
         stack.enter_context(torch.no_grad())
         counter = stack.enter_context(FlopCounterMode(display=False))
-        _run(model, picture)
+        run(picture)
     return counter.get_total_flops() // 2
 
 

@@ -113,24 +113,3 @@ def base_dataset(dataset: dict | ConfigDict) -> dict | ConfigDict:
     while "dataset" in dataset or "datasets" in dataset:
         dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
     return dataset
-
-
-def use_amp(cfg: Config, on_gpu: bool) -> str:
-    """Make `cfg` train in mixed precision; returns what was done, in words.
-
-    On a GPU mmengine's default (float16 with a dynamic loss scale), unless the config names a dtype; on a CPU bfloat16,
-    which needs no loss scale.
-
-    Raises:
-        InputError: the config's optimizer wrapper has no mixed-precision counterpart.
-    """
-    wrapper = cfg.get("optim_wrapper")
-    kind = wrapper.get("type", "OptimWrapper") if wrapper else None
-    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise InputError(f"--amp: it takes optim_wrapper.type='OptimWrapper', the config has {kind!r}: leave --amp out")
-    wrapper.type = "AmpOptimWrapper"
-    wrapper.setdefault("loss_scale", "dynamic")
-    if not on_gpu:
-        wrapper.dtype = "bfloat16"
-    dtype = wrapper.get("dtype") or "float16"
-    return f"mixed precision: optim_wrapper.type='AmpOptimWrapper', {dtype}{'' if on_gpu else ' on the CPU'}"

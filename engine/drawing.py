@@ -56,7 +56,12 @@ def colours_for(num_classes: int, palette: object = None) -> list[Colour]:
 
 
 def draw(
-    picture: Picture, prediction: Prediction, classes: list[str], colours: list[Colour], long_side: int | None = None
+    picture: Picture,
+    prediction: Prediction,
+    classes: list[str],
+    colours: list[Colour],
+    long_side: int | None = None,
+    lines: int | None = None,
 ) -> Picture:
     """`prediction` on a copy of `picture`; segmentations and classes get a strip with names below.
 
@@ -66,6 +71,7 @@ def draw(
         classes: names, by class number.
         colours: RGB, by class number.
         long_side: scale to this size; by default only small pictures are, by a whole number.
+        lines: of names in the strip, so that all frames of a video are equally high; by default as many as needed.
     """
     height, width = picture.shape[:2]
     if long_side is None:
@@ -77,8 +83,8 @@ def draw(
     if isinstance(prediction, Detection):
         return _draw_objects(scaled, prediction, classes, colours, (size[0] / width, size[1] / height))
     if isinstance(prediction, Segmentation):
-        return _draw_regions(scaled, prediction, classes, colours)
-    return _below(scaled, _class_rows(prediction, classes, colours))
+        return _draw_regions(scaled, prediction, classes, colours, lines)
+    return _below(scaled, _class_rows(prediction, classes, colours), lines=lines)
 
 
 def _draw_objects(
@@ -101,14 +107,51 @@ def _draw_objects(
     if objects.mask is not None:
         canvas = sv.MaskAnnotator(color=palette, opacity=0.4).annotate(canvas, objects)
     canvas = sv.BoxAnnotator(color=palette, thickness=2).annotate(canvas, objects)
-    labels = sv.LabelAnnotator(
-        color=palette,
-        text_color=sv.ColorPalette([sv.Color(*(INK if _is_light(colour) else PAPER)) for colour in colours]),
-        text_scale=0.45,
-        text_padding=3,
-        smart_position=True,
-    )
-    return cv2.cvtColor(labels.annotate(canvas, objects, labels=texts), cv2.COLOR_BGR2RGB)
+    return _labelled(cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB), objects.xyxy, texts, [colours[i] for i in found.labels])
+
+
+def _labelled(picture: Picture, boxes: NDArray[np.float32], texts: list[str], colours: list[Colour]) -> Picture:
+    """Texts at their boxes, best first: none covers another, and one without room is left out."""
+    font, canvas = ImageFont.load_default(13), Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    sizes = [(math.ceil(font.getlength(text)) + 6, 18) for text in texts]
+    for place, size, text, colour in zip(label_places(boxes, sizes, canvas.size), sizes, texts, colours, strict=True):
+        if place is not None:
+            x, y = place
+            pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=colour)
+            pen.text((x + 3, y + 1), text, fill=INK if _is_light(colour) else PAPER, font=font)
+    return np.asarray(canvas)
+
+
+def label_places(
+    boxes: NDArray[np.float32], sizes: Sequence[tuple[int, int]], picture: tuple[int, int]
+) -> list[tuple[int, int] | None]:
+    """Left upper corners of labels at the corners of their boxes, within the picture and clear of those before them.
+
+    Args:
+        boxes: (N, 4), x1, y1, x2, y2, those that matter most first.
+        sizes: (width, height) of each label.
+        picture: (width, height).
+
+    Returns:
+        A place a label, None where all are taken.
+    """
+    places: list[tuple[int, int] | None] = []
+    taken = np.zeros((0, 4))
+    for (x1, y1, x2, y2), (width, height) in zip(boxes.tolist(), sizes, strict=True):
+        corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x1, y2), (x1, y2 - height)]
+        place = None
+        for x, y in [*corners, (x2 - width, y2), (x2 - width, y1), (x2 - width, y2 - height)]:
+            left = round(min(max(x, 0), max(picture[0] - width, 0)))
+            top = round(min(max(y, 0), max(picture[1] - height, 0)))
+            free = (taken[:, 0] >= left + width) | (taken[:, 2] <= left)
+            free |= (taken[:, 1] >= top + height) | (taken[:, 3] <= top)
+            if free.all():
+                place = left, top
+                taken = np.concatenate([taken, [[left, top, left + width, top + height]]])
+                break
+        places.append(place)
+    return places
 
 
 def _is_light(colour: Colour) -> bool:
@@ -120,11 +163,13 @@ def _scale_mask(mask: NDArray[np.bool_], picture: Picture) -> NDArray[np.bool_]:
     return cv2.resize(mask.astype(np.float32), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
 
 
-def _draw_regions(picture: Picture, regions: Segmentation, classes: list[str], colours: list[Colour]) -> Picture:
+def _draw_regions(
+    picture: Picture, regions: Segmentation, classes: list[str], colours: list[Colour], lines: int | None = None
+) -> Picture:
     present, counts = np.unique(regions.labels, return_counts=True)
     # A class of that name stays unpainted: the picture shows through.
     painted = [label for label in present.tolist() if label < len(colours) and name_of(classes, label) != "background"]
-    table = np.zeros((max(256, len(colours)), 3), np.float32)
+    table = np.zeros((max(256, len(colours), int(present[-1]) + 1), 3), np.float32)
     alpha = np.zeros(len(table), np.float32)
     for label in painted:
         table[label], alpha[label] = colours[label], 0.7
@@ -133,7 +178,8 @@ def _draw_regions(picture: Picture, regions: Segmentation, classes: list[str], c
     canvas = (picture * (1 - share) + table[labels] * share).round().astype(np.uint8)
     largest = sorted(painted, key=lambda label: -counts[present.tolist().index(label)])
     shares = {label: counts[present.tolist().index(label)] / regions.labels.size for label in largest}
-    return _below(canvas, [(colours[label], f"{name_of(classes, label)} {shares[label]:.1%}") for label in largest])
+    rows = [(colours[label], f"{name_of(classes, label)} {shares[label]:.1%}") for label in largest]
+    return _below(canvas, rows, lines=lines)
 
 
 def _class_rows(best: Classification, classes: list[str], colours: list[Colour]) -> list[tuple[Colour, str]]:
@@ -142,8 +188,9 @@ def _class_rows(best: Classification, classes: list[str], colours: list[Colour])
     return [(colours[label % len(colours)], name_of(classes, label) + score) for label, score in rows]
 
 
-def _below(picture: Picture, rows: list[tuple[Colour, str]], text_size: int = 16) -> Picture:
-    """A strip below the picture: a patch of colour and a text for each row, as many side by side as fit."""
+def _below(picture: Picture, rows: list[tuple[Colour, str]], text_size: int = 16, lines: int | None = None) -> Picture:
+    """A strip below the picture: a patch of colour and a text for each row, as many side by side as fit; of `lines`
+    lines if that is given, with the rows that they have room for."""
     font, line, patch = ImageFont.load_default(text_size), text_size + 8, text_size
     height, width = picture.shape[:2]
     places, x, y = [], 6, 0
@@ -153,7 +200,7 @@ def _below(picture: Picture, rows: list[tuple[Colour, str]], text_size: int = 16
             x, y = 6, y + line
         places.append((x, y, colour, text))
         x += needed
-    strip = Image.new("RGB", (width, y + line + 2), PAPER)
+    strip = Image.new("RGB", (width, (y + line if lines is None else lines * line) + 2), PAPER)
     pen = ImageDraw.Draw(strip)
     for x, y, colour, text in places:
         pen.rectangle((x, y + 5, x + patch - 1, y + 4 + patch), fill=colour, outline=INK)
@@ -189,6 +236,19 @@ def sheet(cells: list[tuple[str, list[Picture]]], captions: list[str], columns: 
             pen.text((left + j * (width + 2), top), _shortened(text, width, font), fill=INK, font=font)
             canvas.paste(Image.fromarray(part), (left + j * (width + 2), top + title))
     return np.asarray(canvas)
+
+
+def sheet_columns(width: int | None, panels: int, side: int, gap: int = 10) -> tuple[int, int | None]:
+    """Side of a picture and cells side by side, so that a sheet of cells of `panels` pictures is `width` wide at most.
+
+    Pictures are `side` long, and smaller only where not even one cell would fit.
+    """
+    if width is None:
+        return side, None
+    cell = panels * (side + 2) + gap
+    if cell + gap <= width:
+        return side, (width - gap) // cell
+    return max(16, (width - 2 * gap) // panels - 2), 1
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..registry import HOOKS
+from .parallel.sharding import is_sharded
 
 SHOWN = 4
 
@@ -73,7 +74,8 @@ class FirstStepHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Watch the first step alone."""
-        if not self._done:
+        # A sharded model's gradients come by another way than is watched; no rank of it waits for one that does not.
+        if not self._done and not is_sharded(runner.model):
             self._watch = GradientWatch(runner.model)
 
     def after_train_iter(
@@ -83,7 +85,7 @@ class FirstStepHook(Hook):
         if self._done:
             return
         self._done = True
-        idle, self._watch = self._watch.stop(), None
+        idle, self._watch = [] if self._watch is None else self._watch.stop(), None
         need_finite(outputs or {})
         if idle:
             runner.logger.warning(idle_words(idle))

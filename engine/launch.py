@@ -14,9 +14,13 @@ import torch
 import torch.distributed as dist
 from mmengine import registry as root
 from mmengine.registry import Registry
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from ..compat.workers import explain_death
 from ..errors import InputError
+from ..files import FULL
+from .parallel import lifeline
+from .parallel.logs import to_rank_log
 
 RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes on the machine
     "pytorch": ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -24,16 +28,11 @@ RANK_VARIABLES = {  # launcher: rank in the job, rank in the machine, processes 
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 }
 
-REFUSALS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-)
+NEWS = 5.0  # seconds in which the death of another rank is heard of
+LEFT = ("onnection closed by peer", "onnection reset by peer", "gloo", "NCCL", "Broken pipe", "Timed out waiting")
+# A folder or file that cannot be written: its place is the person's to choose.
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR} | set(FULL)
+
 PATIENCE = 2.0  # seconds: torchrun ends all processes as soon as one fails, and one of them has something to say
 
 
@@ -78,8 +77,9 @@ def run_guarded(command: Callable[[], object], debug: bool = False, what: str = 
     """Run `command`; bad input ends in one message on stderr and status 1, a bug keeps its traceback.
 
     In a job of many processes the message comes once: from the first process of each machine while they have not met,
-    then from whichever fails first.
+    then from whichever fails first. A bug names its rank; a rank that fails because another one died says no more.
     """
+    failed = False
     try:
         command()
         return 0
@@ -87,20 +87,49 @@ def run_guarded(command: Callable[[], object], debug: bool = False, what: str = 
         print("stopped", file=sys.stderr)
         return 130
     except Exception as error:  # sorted below: bad input is explained, all else is raised again
-        explained = explain(error)
+        failed = True
+        line, explained = lifeline.current(), explain(error)
+        if line is not None and (death := line.news(NEWS if _of_others(error) else 0.0)) is not None:
+            to_rank_log(f"this rank ended because of another: {death}\n{traceback.format_exc()}")
+            time.sleep(PATIENCE)
+            return lifeline.STATUS
         if explained is None or debug:
-            raise
+            if line is None:
+                raise
+            _name_rank(line, error)
+            return 1
+        if line is not None:
+            line.last_words(explained)
+            to_rank_log(f"{what}: {explained}\n{traceback.format_exc()}")
         if _speaks():
             print(f"{what}: {explained}", file=sys.stderr, flush=True)
         else:
             time.sleep(PATIENCE)
         return 1
     finally:
+        if not failed:
+            lifeline.end()
         if dist.is_available() and dist.is_initialized():
             # What still holds the group (a DDP model in the runner's cycles) would keep gloo's threads beyond it, and
             # one that lets go of a Python tensor while the interpreter ends aborts the process, now and then.
             gc.collect()
             dist.destroy_process_group()
+
+
+def _name_rank(line: lifeline.Lifeline, error: Exception) -> None:
+    """A bug in one rank of several: told to the other ranks, to a person, to the rank's log and to torchrun."""
+    line.last_words("".join(traceback.format_exception_only(error)).strip())
+    text = f"error in rank {line.rank} of {line.world_size} (pid {os.getpid()}):\n{traceback.format_exc()}"
+    print(text, file=sys.stderr, flush=True)
+    to_rank_log(text)
+    get_error_handler().record_exception(error)
+
+
+def _of_others(error: Exception) -> bool:
+    """Whether an error may come of a rank that left a collective."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in LEFT)
 
 
 def _speaks() -> bool:
@@ -120,11 +149,12 @@ def explain(error: BaseException) -> str | None:
     """The message for a person if `error` comes of bad input, None if it may be a bug."""
     if isinstance(error, InputError):
         return _of_worker(str(error))
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        where = "writing" if error.filename is None else os.fsdecode(error.filename)
+        return f"{where}: {error.strerror}; name another place, or mend that one"
     if isinstance(error, AssertionError) and "failed to load image: " in str(error):  # mmcv, where OpenCV gives up
         path = str(error).rpartition("failed to load image: ")[2].strip()
         return f"{path}: cannot be decoded as a picture; replace it, or take it out of the data set"
-    if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, RuntimeError) and "EADDRINUSE" in str(error):
         return (
             f"the port {os.environ.get('MASTER_PORT', '')} is in use by another process: give another, by MASTER_PORT "

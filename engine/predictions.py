@@ -47,16 +47,19 @@ class Detection:
 
 @dataclass
 class Segmentation:
-    """A class for each pixel: labels (H, W); 255 in ground truth: not labelled."""
+    """A class for each pixel: labels (H, W); 255 in ground truth: not labelled. `left_out`: the number of pixels that
+    were not asked for, or are too unsure."""
 
     labels: NDArray[np.int64]
+    left_out: int | None = None
 
     def record(self, classes: list[str]) -> dict[str, Any]:
         """The share of the picture that each class takes, those that occur."""
         found, counts = np.unique(self.labels, return_counts=True)
         shares = {
             name_of(classes, label): round(count / self.labels.size, 5)
-            for label, count in zip(found, counts.tolist(), strict=True)
+            for label, count in zip(found.tolist(), counts.tolist(), strict=True)
+            if label != self.left_out
         }
         return {"fractions": shares}
 

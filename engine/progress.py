@@ -47,8 +47,8 @@ class PlainDisplay:
     def due(self, what: str, done: int, total: int) -> bool:
         """Whether a line is wanted now; evaluations are silent unless they are long."""
         now = time.monotonic()
-        tenth = 10 * done // max(total, 1)
-        if what == "train" and tenth > self.tenth:
+        tenth = 10 * done // total if total else 0
+        if what in ("train", "infer") and tenth > self.tenth:
             self.tenth = tenth
             return True
         return now - self.last >= min(60.0, max(10.0, (now - self.began) / 20))
@@ -238,3 +238,38 @@ class ProgressHook(Hook):
 def _by_epoch(runner) -> bool:
     """Whether training counts in epochs; False too where nothing is trained."""
     return isinstance(runner._train_loop, EpochBasedTrainLoop)
+
+
+class ItemProgress:
+    """Progress of one thing after another, on a terminal or in lines: `with ItemProgress("infer", 20, "pictures")`.
+
+    Args:
+        what: is done, in a word.
+        total: how many; 0 if nobody knows.
+        unit: what they are.
+    """
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        console = Console(file=sys.stdout)
+        self.display = RichDisplay(console) if console.is_terminal else PlainDisplay()
+        self.count, self.began = 0, time.monotonic()
+
+    def __enter__(self) -> "ItemProgress":
+        self.display.start()
+        return self
+
+    def done(self) -> None:
+        """One more."""
+        self.count += 1
+        if not self.display.due(self.what, self.count, self.total):
+            return
+        pace = self.count / max(time.monotonic() - self.began, 1e-9)
+        text = f"{self.count} {self.unit}  {pace:.1f} {self.unit}/s"
+        if self.total:
+            share, left = 100 * self.count // self.total, clock((self.total - self.count) / pace)
+            text = f"{share:3d}%  {self.count}/{self.total} {self.unit}  {pace:.1f} {self.unit}/s  {left} left"
+        self.display.update(self.what, self.count, self.total, text)
+
+    def __exit__(self, *_: object) -> None:
+        self.display.stop()

@@ -12,7 +12,9 @@ from mmengine.hooks import Hook
 from rich.console import Console
 from rich.table import Table
 
+from ..files import write_text
 from ..registry import HOOKS
+from .training.resuming import BEST
 
 # What mmseg's IoUMetric gives in percent.
 PERCENT = {"aAcc", "mIoU", "mAcc", "mDice", "mFscore", "mPrecision", "mRecall"}
@@ -92,8 +94,7 @@ class ResultsHook(Hook):
             "checkpoint": None if trained else runner._load_from,
             "seconds": round(time.monotonic() - self.began, 1),
         }
-        path = Path(runner.work_dir) / "metrics.json"
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(runner.work_dir) / "metrics.json", json.dumps(content, indent=2) + "\n")
 
 
 def checkpoints_of(work_dir: str | Path) -> dict[str, Path]:
@@ -102,7 +103,7 @@ def checkpoints_of(work_dir: str | Path) -> dict[str, Path]:
     if (pointer := folder / "last_checkpoint").is_file():
         last = Path(pointer.read_text(encoding="utf-8").strip())
         # The pointer holds the path as it was when training ran; the folder may have moved.
-        found["last"] = last if last.is_file() else folder / last.name
-    if best := sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime):
+        found["last"] = last if last.exists() else folder / last.name
+    if best := sorted(folder.glob(f"{BEST}*.pth"), key=lambda path: path.stat().st_mtime):
         found["best"] = best[-1]
-    return {kind: path for kind, path in found.items() if path.is_file()}
+    return {kind: path for kind, path in found.items() if path.exists()}

@@ -32,6 +32,8 @@ class ClassAttentionHead(ClassificationHead):
         ValueError: `num_heads` does not divide `in_channels`.
     """
 
+    NO_WEIGHT_DECAY = ("cls_token",)
+
     def __init__(
         self,
         in_channels: int,

@@ -6,6 +6,7 @@ build at the same time wait for one of them.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import logging
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +52,9 @@ class Library(NamedTuple):
     depends: tuple[str, ...] = ()  # globs below this folder of what the sources include
     needs_nvcc: bool = False
 
+
+NOT_YET = "not compiled yet, which happens at its first use"
+_may_compile = True
 
 LIBRARIES: dict[str, Library] = {}  # each operator's backends put theirs here
 
@@ -171,6 +176,8 @@ def build(library: Library) -> Path:
     path = library_path(library)
     if path.exists():
         return path
+    if not _may_compile:
+        raise InputError(f"{library.name}: {NOT_YET}")
     import fcntl  # not on every system, and `missing_tool` has seen to that
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,6 +222,19 @@ def unavailable(name: str) -> str | None:
         logger.warning("%s is not used: %s", name, error)
         return str(error)
     return None
+
+
+@contextlib.contextmanager
+def without_compiling() -> Iterator[None]:
+    """Inside the `with` block a library that no cache has is unavailable, for the reason `NOT_YET`."""
+    global _may_compile
+    before, _may_compile = _may_compile, False
+    unavailable.cache_clear()
+    try:
+        yield
+    finally:
+        _may_compile = before
+        unavailable.cache_clear()
 
 
 def main(argv: list[str] | None = None) -> int:

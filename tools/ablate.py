@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
+from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.registry import MODELS
 from bestiary.tools import machine
 from bestiary.tools.jobs import cores, environment
 from bestiary.tools.options import add_safe_option, need
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 CONFIG = "ablations/token_mixers_digits"
@@ -37,11 +39,7 @@ LAST_WORDS = 15  # lines of a failed run that are repeated
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary ablate",
-        description=__doc__,
-        epilog="What an earlier call has finished is not trained again.",
-    )
+    parser = command_parser("ablate", __doc__, "What an earlier call has finished is not trained again.")
     add = parser.add_argument
     add("config", nargs="?", default=CONFIG, help=f"a classifier's config with `token_mixers`; left out: {CONFIG}")
     add("--mixers", nargs="+", metavar="NAME", help="some of the config's `token_mixers`; left out: all")
@@ -66,10 +64,13 @@ def ablate(args: argparse.Namespace) -> None:
     folder = Path(args.work_dir or cfg.work_dir) / ("fast" if args.fast else "full")
     configs = {name: with_mixer(cfg, mixer, args.fast) for name, mixer in chosen(cfg, args.mixers).items()}
     jobs = args.jobs or cores()
+    folder.mkdir(parents=True, exist_ok=True)
     digits = Path(cfg.train_dataloader.dataset.get("data_root", "")).is_relative_to(DIGITS)
     if digits and not (DIGITS / "digits.json").exists():
         print(f"data: the bundled handwritten digits, into {DIGITS}", flush=True)
-        subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)], check=True)
+        done = subprocess.run([sys.executable, "-m", "bestiary.tools.cli", "data", "digits", str(DIGITS)])
+        if done.returncode:
+            raise InputError(f"the bundled digits could not be made in {DIGITS}; see above")
     began = time.monotonic()
     print(f"{len(configs)} mixers in one body, {jobs} at a time; into {folder}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
@@ -77,6 +78,9 @@ def ablate(args: argparse.Namespace) -> None:
             name: pool.submit(train, name, config, folder, max(1, cores() // jobs), args.fresh, args.safe_config)
             for name, config in configs.items()
         }
+        with Steps("train", len(runs), "mixers") as steps:
+            for _ in as_completed(runs.values()):
+                steps.done()
         trained = {name: run.result() for name, run in runs.items()}
     results = {
         name: result | size | speed

@@ -4,14 +4,12 @@ On CPUs as the growth of a fresh process, which counts what libraries take past 
 """
 
 import json
-import os
-import subprocess
 import sys
 
 import torch
 
-from bestiary.errors import InputError
 from bestiary.tools.backbone_pair import pair
+from bestiary.tools.bench_frame import in_fresh_process
 from bestiary.tools.growth import Growth
 
 
@@ -28,15 +26,7 @@ def measure(name: str, who: str, batch: int, size: int, threads: int, device: to
         InputError: the process that measures it failed.
     """
     told = dict(name=name, who=who, batch=batch, size=size, threads=threads, device=str(device))
-    # Blocks of any size go back to the system when they are freed: otherwise a later call finds them in the process.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, "-m", "bestiary.tools.backbone_memory", json.dumps(told)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise InputError(f"memory of {name}: the process that measures it failed: {done.stderr[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_fresh_process("bestiary.tools.backbone_memory", f"memory of {name}", json.dumps(told))
 
 
 def in_this_process(name: str, who: str, batch: int, size: int, device: torch.device) -> int:

@@ -4,30 +4,25 @@ Prints a table and, with --out, writes JSON: machine, versions, pictures a secon
 """
 
 import argparse
-import contextlib
 import gc
-import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
 from bestiary.backbones import list_backbones
-from bestiary.backbones.names import resolve_name
+from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
-from bestiary.tools import backbone_memory, machine
+from bestiary.tools import backbone_memory, bench_frame, machine
 from bestiary.tools.backbone_pair import Pair, pair
-from bestiary.tools.timing import Sample, Timing, in_turns, on_cpu
+from bestiary.tools.parsers import command_parser
+from bestiary.tools.passes import PASSES, turn
+from bestiary.tools.timing import Timing, in_turns
 
-PASSES = ("inference", "training")
 TOLERANCE = 1e-3  # of the largest logit, in float32 through a whole network
 # The smallest of every family that timm has, or nearly: speed is asked of a family, and hours are short.
 USUAL = (
@@ -49,18 +44,14 @@ USUAL = (
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if ours differs from timm's, or for bad input."""
     args = arguments().parse_args(argv)
-    try:
-        return compare(args)
-    except (InputError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return bench_frame.guarded(lambda: compare(args))
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark backbones",
-        description=__doc__.split("\n\n")[0],
-        epilog="columns: pictures a second, medians; x ours to timm's, of medians and of the best calls; MB at most "
+    parser = command_parser(
+        "benchmark backbones",
+        __doc__,
+        "columns: pictures a second, medians; x ours to timm's, of medians and of the best calls; MB at most "
         "while training, beside the weights",
     )
     add = parser.add_argument
@@ -81,24 +72,22 @@ def arguments() -> argparse.ArgumentParser:
 def compare(args: argparse.Namespace) -> int:
     """Every name against timm's model of the same name."""
     names = args.names or [name for name in USUAL if name in list_backbones()]
-    if strangers := [name for name in names if resolve_name(name) and not timm.is_model(name)]:
+    bench_frame.need_backbones(names)
+    if strangers := [name for name in names if not timm.is_model(name)]:
         raise InputError(f"timm {timm.__version__} has no {', '.join(strangers)}: there is nothing to compare with")
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch finds no CUDA device")
-    torch.set_num_threads(args.threads)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    device = bench_frame.prepare(args)
     record = machine.record("bench_backbones", args, device, results=[])
-    record["versions"]["timm"] = timm.__version__
-    for name in names:
-        result = measure(name, args, device)
-        record["results"].append(result)
-        console.print(line(result), markup=False, highlight=False)
-        gc.collect()
+    with Steps("time", len(names), "names") as steps:
+        for name in names:
+            steps.begin(name)
+            result = measure(name, args, device)
+            record["results"].append(result)
+            steps.done()
+            steps.say(line(result))
+            gc.collect()
     record["summary"] = summarize(record["results"])
-    console.print(show(record))
-    if args.out:
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    bench_frame.console().print(show(record))
+    bench_frame.write_record(args.out, record)
     return int(any("wrong" in result for result in record["results"]))
 
 
@@ -132,34 +121,6 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[s
             who: backbone_memory.measure(name, who, args.batch, args.size, args.threads, device) for who in Pair._fields
         }
     return result
-
-
-def turn(run: Callable[[Tensor], Tensor], model: nn.Module, picture: Tensor, which: str) -> Callable[[], list[Sample]]:
-    """One turn of a pass: a call to begin with that is not counted, then one or more that are."""
-
-    def inference() -> None:
-        with torch.inference_mode() if run is model else torch.no_grad():
-            run(picture)
-
-    def training() -> None:
-        run(picture).square().mean().backward()
-
-    def take() -> list[Sample]:
-        model.train(which == "training")
-        with settled(model, picture.device):
-            return on_cpu(training if which == "training" else inference)
-
-    return take
-
-
-@contextlib.contextmanager
-def settled(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Gradients are kept through a turn, as in training, and given back after it; a GPU has ended its work."""
-    yield
-    for parameter in model.parameters():
-        parameter.grad = None
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def rates(timings: dict[str, Timing], batch: int) -> dict[str, Any]:

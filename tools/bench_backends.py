@@ -6,23 +6,20 @@ What a fused kernel is worth to whole networks. Prints a table and, with --out, 
 import argparse
 import functools
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from bestiary.backbones import build_backbone
-from bestiary.errors import InputError
+from bestiary.engine.steps import tracked
 from bestiary.kernels import use_backend
-from bestiary.tools import machine
+from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import Sample, in_turns, on_cpu
 
 PASSES = {"forward": False, "forward+backward": True}
@@ -32,22 +29,14 @@ TOLERANCE = 1e-2  # of the largest value of a map: MHS-VM multiplies what differ
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if the backends disagree, or for bad input."""
     args = arguments().parse_args(argv)
-    try:
-        if args.one:
-            print(json.dumps(growth_of_a_pass(args)))
-            return 0
-        return compare(args)
-    except (InputError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if args.one:
+        print(json.dumps(growth_of_a_pass(args)))
+        return 0
+    return bench_frame.guarded(lambda: compare(args))
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark backends",
-        description=__doc__.split("\n\n")[0],
-        epilog="example: bestiary benchmark backends biformer_small --backends cpu gather --batch 8 --memory",
-    )
+    parser = command_parser("benchmark backends", __doc__)
     add = parser.add_argument
     add("name", metavar="NAME", help="a backbone, as `bestiary list` prints them")
     add("--backends", nargs="+", metavar="BACKEND", required=True, help="the first is what the others are set against")
@@ -65,15 +54,13 @@ def arguments() -> argparse.ArgumentParser:
 
 def compare(args: argparse.Namespace) -> int:
     """Every backend against the first."""
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch finds no CUDA device")
-    torch.set_num_threads(args.threads)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    bench_frame.need_backbones([args.name])
+    device = bench_frame.prepare(args)
+    console = bench_frame.console()
     model, picture = prepared(args, device)
     differ = agreement(model, picture, args.backends)
     record = machine.record("bench_backends", args, device, differ=differ, results={})
-    for name in args.passes:
+    for name in tracked(args.passes, "time", "passes"):
         turns = {backend: functools.partial(turn, model, picture, backend, PASSES[name]) for backend in args.backends}
         for warm in turns.values():
             warm()
@@ -87,8 +74,7 @@ def compare(args: argparse.Namespace) -> int:
                 result[backend]["bytes"] = alone(args, backend, name)
         record["results"][name] = result | {"load": load._asdict()}
         console.print(show(args, name, result))
-    if args.out:
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    bench_frame.write_record(args.out, record)
     wrong = [backend for backend, difference in differ.items() if not difference <= TOLERANCE]
     for backend in wrong:
         print(f"error: {backend} deviates from {args.backends[0]} by {differ[backend]}", file=sys.stderr)
@@ -143,15 +129,8 @@ def alone(args: argparse.Namespace, backend: str, name: str) -> int:
     """Bytes that one pass adds at most to a fresh process. Raises InputError: that process failed."""
     told = ["--backends", backend, "--passes", name, "--batch", args.batch, "--size", args.size]
     told += ["--threads", args.threads, "--device", args.device, "--one"]
-    # Blocks of any size go back to the system when they are freed: otherwise a later call finds them in the process.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, "-m", "bestiary.tools.bench_backends", args.name, *map(str, told)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise InputError(f"memory of {args.name}: the process that measures it failed: {done.stderr[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    words = f"memory of {args.name}"
+    return bench_frame.in_fresh_process("bestiary.tools.bench_backends", words, args.name, *map(str, told))
 
 
 def growth_of_a_pass(args: argparse.Namespace) -> int:

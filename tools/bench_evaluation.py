@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from rich.console import Console
 from rich.table import Table
 
 from bestiary.engine.metrics.coco import BACKENDS, CocoMetric
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
-from bestiary.tools import machine
+from bestiary.tools import bench_frame, machine
 from bestiary.tools.growth import Growth
+from bestiary.tools.parsers import command_parser
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 TOLERANCE = 1e-6
@@ -32,7 +33,7 @@ TOLERANCE = 1e-6
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if the backends disagree, or for bad input."""
-    parser = argparse.ArgumentParser(prog="bestiary benchmark evaluation", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark evaluation", __doc__)
     add = parser.add_argument
     add("--images", type=int, default=5000)
     add("--instances", type=int, default=36000, help="objects in all pictures together (36000)")
@@ -40,20 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", metavar="FILE", help="write the record as JSON")
     add("--one", nargs=2, metavar=("BACKEND", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args(argv)
-    try:
-        if args.one:
-            print(json.dumps(evaluate(args.one[0], Path(args.one[1]))))
-            return 0
-        return compare(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if args.one:
+        print(json.dumps(evaluate(args.one[0], Path(args.one[1]))))
+        return 0
+    return bench_frame.guarded(lambda: compare(args))
 
 
 def compare(args: argparse.Namespace) -> int:
     """Both backends on one set."""
     if min(args.images, args.instances) < 1 or args.detections < 0:
         raise InputError("--images and --instances want at least 1, --detections at least 0")
+    bench_frame.need_writable("--out", args.out)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         truth, samples = synthetic(args.images, args.instances, args.detections)
@@ -62,7 +60,7 @@ def compare(args: argparse.Namespace) -> int:
             pickle.dump(samples, file)
         print(f"made {args.images} pictures in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         del truth, samples
-        results = {backend: alone(backend, folder) for backend in BACKENDS}
+        results = {backend: alone(backend, folder) for backend in tracked(BACKENDS, "score", "backends")}
     ours, theirs = (results[backend]["scores"] for backend in ("faster", "pycocotools"))
     differ = max(abs(ours[name] - theirs[name]) for name in theirs)
     speedup = results["pycocotools"]["seconds"] / results["faster"]["seconds"]
@@ -70,13 +68,11 @@ def compare(args: argparse.Namespace) -> int:
     for backend, found in results.items():
         scores = (f"{found['scores'][f'coco/{kind}_mAP']:.6f}" for kind in ("bbox", "segm"))
         table.add_row(backend, f"{found['seconds']:.2f}", f"{found['bytes'] / 1e6:.0f}", *scores)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = bench_frame.console()
     console.print(table)
     console.print(f"{speedup:.1f} times as fast; {len(theirs)} numbers differ by at most {differ:.1e}", highlight=False)
-    if args.out:
-        measured = dict(speedup=speedup, differ=differ, results=results)
-        record = machine.record("bench_evaluation", args, torch.device("cpu"), **measured)
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    measured = dict(speedup=speedup, differ=differ, results=results)
+    bench_frame.write_record(args.out, machine.record("bench_evaluation", args, torch.device("cpu"), **measured))
     if ours.keys() != theirs.keys() or not differ <= TOLERANCE:
         print(f"error: the backends differ by {differ}", file=sys.stderr)
         return 1

@@ -7,7 +7,6 @@ and, with --out, writes JSON: machine, versions, medians, bests, ratios, floors.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -18,16 +17,18 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.kernels import tuning
 from bestiary.kernels.neighborhood_attention import dispatch
-from bestiary.tools import bench_operators, kernel_memory, kernel_shapes, machine
+from bestiary.tools import bench_frame, bench_operators, kernel_memory, kernel_shapes, machine
 from bestiary.tools import kernel_contestants as contestants
 from bestiary.tools.kernel_contestants import Contestant, Problem, run, truth
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import OnGpu, Sample, Timing, in_turns, on_cpu
 
 # Largest deviation as a part of the largest value: of a way that computes the same thing, not of a good one.
@@ -45,32 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["--operator"] and argv[1:2] != ["neighborhood_attention"]:
         return bench_operators.main(argv)
     args = parser.parse_args(argv)
-    try:
-        cases = [case for text in args.shapes or (TUNED if args.tune else ["headline"]) for case in _cases(text)]
-        device = torch.device(args.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: PyTorch finds no CUDA device")
-        torch.set_num_threads(args.threads)
-        batch = args.batch or (1 if device.type == "cpu" else 128)
-        dtypes = [getattr(torch, name) for name in args.dtype]
-        problems = [
-            Problem(case, batch, dtype, device, PASSES[name], bias)
-            for case in dict.fromkeys(cases)
-            for dtype in dtypes
-            for name in args.passes
-            for bias in ([False] if args.tune else {"no": [False], "yes": [True], "both": [False, True]}[args.bias])
-        ]
-        return tune(args, problems) if args.tune else compare(args, problems)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return bench_frame.guarded(lambda: (tune if args.tune else compare)(args, asked(args)))
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bestiary benchmark kernels",
-        description=__doc__.split("\n\n")[0],
-        epilog="columns: ms median of all calls; best; cpu median of the processor's own time, in which others "
+    parser = command_parser(
+        "benchmark kernels",
+        __doc__,
+        "columns: ms median of all calls; best; cpu median of the processor's own time, in which others "
         "on the machine do not count; x their ratios to ours",
     )
     add = parser.add_argument
@@ -92,6 +75,25 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def asked(args: argparse.Namespace) -> list[Problem]:
+    """Every problem that the arguments ask for.
+
+    Raises:
+        InputError: no such layer; no such device; the record's file cannot be written.
+    """
+    cases = [case for text in args.shapes or (TUNED if args.tune else ["headline"]) for case in _cases(text)]
+    device = bench_frame.prepare(args)
+    batch = args.batch or (1 if device.type == "cpu" else 128)
+    biases = [False] if args.tune else {"no": [False], "yes": [True], "both": [False, True]}[args.bias]
+    return [
+        Problem(case, batch, getattr(torch, dtype), device, PASSES[name], bias)
+        for case in dict.fromkeys(cases)
+        for dtype in args.dtype
+        for name in args.passes
+        for bias in biases
+    ]
+
+
 def _cases(text: str):
     try:
         return kernel_shapes.parse(text)
@@ -101,14 +103,14 @@ def _cases(text: str):
 
 def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
     """Ours against all peers on every problem."""
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = bench_frame.console()
     others = contestants.peers(problems[0].device)
     if args.peers is not None:
         others = [peer for peer in others if any(peer.name.startswith(name) for name in args.peers)]
     entrants = [contestants.of_backend(), *contestants.same_in_float32_and_without_bias(), *others]
     peaks = machine.peaks(problems[0].device, args.threads)
     record = machine.record("bench_kernels", args, problems[0].device, peaks=peaks, results=[])
-    for problem in problems:
+    for problem in tracked(problems, "time", "layers"):
         result = measure(problem, entrants, args.seconds, peaks)
         if args.memory:
             result["memory"] = kernel_memory.measure(problem, args.threads)
@@ -116,8 +118,7 @@ def compare(args: argparse.Namespace, problems: list[Problem]) -> int:
         console.print(show(result))
     record["summary"] = summarize(record["results"])
     console.print(show_summary(record))
-    if args.out:
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    bench_frame.write_record(args.out, record)
     return int(any("wrong" in result["contestants"]["ours"] for result in record["results"]))
 
 
@@ -312,9 +313,9 @@ def tune(args: argparse.Namespace, problems: list[Problem]) -> int:
 
     One that the rule does not try (`dispatch.rule`) is only taken in where it is faster by a tenth.
     """
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = bench_frame.console()
     seconds: dict[str, list[dict[str, float]]] = {}
-    for problem in problems:
+    for problem in tracked(problems, "tune", "layers"):
         call = problem.call()
         names = [name for name in dict.fromkeys((*dispatch.rule(call), "sdpa"))]
         names = [name for name in names if dispatch.OPERATOR.why_not(name, call) is None]

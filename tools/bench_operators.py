@@ -6,21 +6,21 @@ and, with --out, writes JSON: machine, versions, medians, bests, ratios.
 
 import argparse
 import importlib
-import json
+import itertools
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
-from bestiary.tools import machine
+from bestiary.tools import bench_frame, machine
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.timing import OnGpu, Sample, in_turns, on_cpu
 
 # The module tools/NAME has
@@ -39,35 +39,32 @@ ROTATED_BYTES = 256 << 20  # of buffers on a GPU: more than its cache holds
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if ours was wrong anywhere, or for bad input."""
     args = arguments().parse_args(argv)
+    return bench_frame.guarded(lambda: compare(args))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Ours against all peers on every case."""
     subject = importlib.import_module(f"bestiary.tools.{SUBJECTS[args.operator]}")
-    try:
-        unknown = [name for name in args.shapes if name not in subject.SETS]
-        if unknown:
-            raise InputError(f"--shapes: no set {unknown[0]!r} of {args.operator}; there are {', '.join(subject.SETS)}")
-        device = torch.device(args.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: PyTorch finds no CUDA device")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    torch.set_num_threads(args.threads)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    unknown = [name for name in args.shapes if name not in subject.SETS]
+    if unknown:
+        raise InputError(f"--shapes: no set {unknown[0]!r} of {args.operator}; there are {', '.join(subject.SETS)}")
+    device = bench_frame.prepare(args)
+    console = bench_frame.console()
     ours, *others = subject.CONTESTANTS
     wanted = [name for name in others if args.peers is None or any(name.startswith(peer) for peer in args.peers)]
     record = machine.record("bench_operators", args, device, results=[])
-    for case in dict.fromkeys(case for name in args.shapes for case in subject.SETS[name]):
-        for dtype in (getattr(torch, name) for name in args.dtype):
-            for name in args.passes:
-                result = measure(subject, (ours, *wanted), case, dtype, device, PASSES[name], args)
-                record["results"].append(result)
-                console.print(show(result))
-    if args.out:
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    cases = dict.fromkeys(case for name in args.shapes for case in subject.SETS[name])
+    calls = list(itertools.product(cases, [getattr(torch, name) for name in args.dtype], args.passes))
+    for case, dtype, name in tracked(calls, "time", "cases"):
+        result = measure(subject, (ours, *wanted), case, dtype, device, PASSES[name], args)
+        record["results"].append(result)
+        console.print(show(result))
+    bench_frame.write_record(args.out, record)
     return int(any("wrong" in result["contestants"][ours] for result in record["results"]))
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bestiary benchmark kernels", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark kernels", __doc__)
     add = parser.add_argument
     add("--operator", choices=SUBJECTS, required=True)
     add("--device", choices=["cpu", "cuda"], default="cpu")

@@ -23,52 +23,51 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import TRANSFORMS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from rich.console import Console
 from rich.table import Table
 
 from bestiary.engine.configs import SHIPPED
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.inputs import detection_transforms  # noqa: F401  (registers our steps)
-from bestiary.tools import machine
+from bestiary.tools import bench_frame, machine
 from bestiary.tools.bench_evaluation import CLASSES, HEIGHT, WIDTH, synthetic
+from bestiary.tools.parsers import command_parser
 
 PIPELINES = ("coco_instance", "coco_multiscale", "coco_896", "coco_detection")  # of configs/_base_/datasets
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print, write; returns the exit status: 1 if results differ, or for bad input."""
-    parser = argparse.ArgumentParser(prog="bestiary benchmark pipeline", description=__doc__.split("\n\n")[0])
+    parser = command_parser("benchmark pipeline", __doc__)
     parser.add_argument("--images", type=int, default=64, help="JPEGs of 640 x 480, made for it (64)")
     parser.add_argument("--objects", type=int, default=7, help="a picture, on average, as in COCO (7)")
     parser.add_argument("--rounds", type=int, default=5, help="times through all pictures (5)")
-    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), help="which (all)")
+    names = ", ".join(PIPELINES)
+    parser.add_argument(
+        "--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), metavar="NAME", help=f"of {names} (all)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the record as JSON")
     args = parser.parse_args(argv)
-    try:
-        return measure(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return bench_frame.guarded(lambda: measure(args))
 
 
 def measure(args: argparse.Namespace) -> int:
     """All pipelines, one after the other."""
     if min(args.images, args.rounds) < 1 or args.objects < 0:
         raise InputError("--images and --rounds want at least 1, --objects at least 0")
+    bench_frame.need_writable("--out", args.out)
     register_all_modules()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         samples = make_pictures(Path(folder), args.images, args.objects)
-        results = {name: compare(name, samples, args.rounds) for name in args.pipelines}
+        results = {name: compare(name, samples, args.rounds) for name in tracked(args.pipelines, "time", "pipelines")}
     table = Table("pipeline", "mmdet's, pictures/s", "ours", "ratio", "kB between processes, mmdet's", "ours")
     for name, found in results.items():
         rates = f"{1 / found['plain']:.0f}", f"{1 / found['ours']:.0f}", f"{found['ratio']:.2f}"
         table.add_row(name, *rates, f"{found['plain_bytes'] / 1e3:.0f}", f"{found['ours_bytes'] / 1e3:.0f}")
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
-    if args.out:
-        record = machine.record("bench_pipeline", args, torch.device("cpu"), results=results)
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    bench_frame.console().print(table)
+    bench_frame.write_record(args.out, machine.record("bench_pipeline", args, torch.device("cpu"), results=results))
     return 0
 
 

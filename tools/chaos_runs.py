@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import os
-import random
 import signal
 import socket
 import sys
@@ -16,17 +15,24 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import Registry
 from PIL import Image
 from torch import Tensor
 
+from bestiary import registry
 from bestiary.backbones.reading import read_checkpoint
-from bestiary.engine.training.resuming import BEST
+from bestiary.engine.parallel.folder import all_tensors
+from bestiary.engine.training.resuming import BEST, PATTERNS
 from bestiary.tools import train as train_tool
 
-PICTURES, CLASSES, SIDE, BATCH, EPOCHS = 26, 2, 32, 4, 4  # the last batch of an epoch is smaller
+PICTURES, CLASSES, SIDE, BATCH, EPOCHS = 27, 2, 32, 4, 4  # the last batch of an epoch is smaller
 STEPS = -(-PICTURES // BATCH)  # iterations an epoch
 FEATURES = ("dropout", "augmentation", "mixup", "ema", "accumulation", "bf16")
 LIMIT = 300.0  # seconds for a run that takes some five
+
+for _kind in vars(registry).values():  # now, and not in every process that is forked from here
+    if isinstance(_kind, Registry):
+        _kind.import_from_location()
 
 
 def make_pictures(folder: Path) -> Path:
@@ -204,9 +210,10 @@ def wait(processes: Sequence[int], limit: float = LIMIT) -> list[int]:
 
 
 def newest(work_dir: Path) -> dict[str, Any]:
-    """What the newest checkpoint of a run holds."""
-    files = [path for path in work_dir.glob("*.pth") if not path.name.startswith(BEST)]
-    return read_checkpoint(max(files, key=lambda path: path.stat().st_mtime_ns))
+    """What the newest checkpoint of a run holds; the parts of a sharded one are put together."""
+    found = [path for pattern in PATTERNS for path in work_dir.glob(pattern) if not path.name.startswith(BEST)]
+    last = max(found, key=lambda path: path.stat().st_mtime_ns)
+    return {"state_dict": all_tensors(last)} if last.is_dir() else read_checkpoint(last)
 
 
 def tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -246,8 +253,3 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 def tail(log: Path, lines: int = 12) -> str:
     """The end of what a run has printed."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.is_file() else ""
-
-
-def rng_of(seed: int) -> random.Random:
-    """The generator of a trial."""
-    return random.Random(seed)

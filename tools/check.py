@@ -24,11 +24,12 @@ from bestiary.errors import InputError
 from bestiary.tools import trial
 from bestiary.tools.check_configs import batches
 from bestiary.tools.options import add_data_option, add_options, need, read_config, shortened
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, check, print; returns 1 if there are mistakes."""
-    parser = argparse.ArgumentParser(prog="bestiary check", description=__doc__)
+    parser = command_parser("check", __doc__)
     add_options(parser, launcher=False)
     add_data_option(parser)
     parser.add_argument("--no-data", action="store_true", help="look at the config alone; random pictures for the step")

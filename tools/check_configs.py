@@ -5,7 +5,6 @@ tools/check_configs.py --all, or names, paths and folders of configs: the model 
 configs that mmdet and mmseg ship instead, one a family, with their own backbones and with ours.
 """
 
-import argparse
 import sys
 import time
 import traceback
@@ -21,8 +20,10 @@ from rich.table import Table
 from torch import nn
 
 from bestiary.engine.configs import SHIPPED, find_config, load_config, shipped_configs
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.tools import trial
+from bestiary.tools.parsers import command_parser
 from bestiary.tools.shrink import PICTURE, SQUARE, shrink
 from bestiary.tools.synthetic import (
     asked_of_data,
@@ -35,7 +36,7 @@ from bestiary.tools.upstream import chosen_cases, sweep
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, try, print the table; returns 1 if a config failed."""
-    parser = argparse.ArgumentParser(prog="bestiary check_configs", description=__doc__.split("\n\n")[0])
+    parser = command_parser("check_configs", __doc__)
     parser.add_argument(
         "configs", nargs="*", help="names, paths or folders; with --upstream families, as 'mmdet/[a-c]*'"
     )
@@ -50,12 +51,12 @@ def main(argv: list[str] | None = None) -> int:
         names = chosen(args.configs, args.all)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     table = Table(title="configs, each a training step and a prediction")
     for heading in ("config", "seconds", "loss", "result"):
         table.add_column(heading, justify="left" if heading in ("config", "result") else "right")
     failed = 0
-    for name in names:
+    for name in tracked(names, "try", "configs"):
         began = time.monotonic()
         try:
             loss, words = f"{try_config(name):.3g}", "ok"

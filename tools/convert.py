@@ -1,6 +1,5 @@
 """Rename weights between our keys, timm's and the authors': bestiary convert SRC DST --arch NAME"""
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +16,17 @@ from bestiary.checkpoints.writing import SUFFIXES, need_suffix, write_weights
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
 from bestiary.heads import make_classifier
+from bestiary.tools.parsers import command_parser
 
 SHOWN = 40  # names in a message that lists what does not fit
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, convert, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="bestiary convert",
-        description=f"{__doc__} [--to timm]",
-        epilog="SRC's names are recognised by themselves. A file of a backbone without a head will do, too.",
+    parser = command_parser(
+        "convert",
+        f"{__doc__} [--to timm]",
+        "SRC's names are recognised by themselves. A file of a backbone without a head will do, too.",
     )
     parser.add_argument("source", metavar="SRC", help="weights: a path, https://..., timm://NAME, hf-hub:OWNER/NAME")
     parser.add_argument("destination", metavar="DST", help=f"file to write; its suffix says how: {', '.join(SUFFIXES)}")

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bestiary.engine.launch import run_guarded
+from bestiary.engine.steps import Steps, tracked
 from bestiary.errors import InputError
 from bestiary.inputs import digits as bundled
 from bestiary.inputs.checks import check_inputs
@@ -31,7 +31,9 @@ from bestiary.inputs.prepare.yolo import from_yolo
 from bestiary.inputs.released import LAYOUTS, examine_all
 from bestiary.inputs.released.checksums import compare_checksums, damaged_archives, write_checksums
 from bestiary.inputs.unpack import unpack
+from bestiary.inputs.watched import watching
 from bestiary.tools.options import ConfigOptions, add_safe_option, need, read_config
+from bestiary.tools.parsers import command_parser, explained
 
 TO_COCO = dict(voc=from_voc, yolo=from_yolo, labelme=from_labelme, csv=from_csv)
 KINDS = (*TO_COCO, "ade20k", *YEARS, "synapse", "shards")
@@ -43,7 +45,7 @@ WHAT = (
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, make or check, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary data", description=__doc__.split("\n\n")[0])
+    parser = command_parser("data", __doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="digits|check|verify|prepare|unpack")
     digits = commands.add_parser("digits", help="write handwritten digits on photographs as COCO, ADE20K and ImageNet")
     digits.add_argument("root", help="folder to make, as data/digits")
@@ -80,15 +82,15 @@ def main(argv: list[str] | None = None) -> int:
     archive = commands.add_parser("unpack", help="unpack a zip or tar archive, inside of its folder or not at all")
     archive.add_argument("archive", help="zip or tar file; tar may be packed by gz, bz2 or xz")
     archive.add_argument("folder", help="where to; made if it is not there")
-    for command in (digits, check, verify, prepare, archive):
+    for name, command in commands.choices.items():
+        explained(command, f"data {name}")
         command.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
-    return run_guarded(
-        lambda: dict(digits=make, check=look, verify=verify_download, prepare=prepare_data, unpack=unpack_archive)[
-            args.command
-        ](args),
-        args.debug,
-    )
+    command = dict(digits=make, check=look, verify=verify_download, prepare=prepare_data, unpack=unpack_archive)[
+        args.command
+    ]
+    with watching(lambda items, what: tracked(items, args.command, what)):
+        return run_guarded(lambda: command(args), args.debug)
 
 
 def make(args: argparse.Namespace) -> None:
@@ -100,13 +102,13 @@ def make(args: argparse.Namespace) -> None:
     names = ("seed", "train", "val", "size", "crop_size", "copies", "overwrite")
     request = {name: getattr(args, name) for name in names} | dict(layouts=tuple(args.layouts))
     began = time.monotonic()
-    console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pictures", total=None)
-        record = make_digits(
-            args.root, **request, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with Steps("digits", 0, "pictures") as steps:
+
+        def advance(done: int, total: int) -> None:
+            steps.total = total
+            steps.done(done - steps.count)
+
+        record = make_digits(args.root, **request, progress=advance)
     scenes, crops = record["scenes"], record["crops"]
     parts = []
     if scenes:
@@ -157,7 +159,8 @@ def verify_download(args: argparse.Namespace) -> None:
     for heading in ("part", "release", "found", ""):
         table.add_column(heading, overflow="fold")
     problems: list[str] = []
-    for finding in examine_all(args.root, LAYOUTS[args.name]()):
+    parts = LAYOUTS[args.name]()
+    for finding in tracked(examine_all(args.root, parts), "verify", "parts", len(parts)):
         table.add_row(
             finding.path, finding.expected, finding.found, "[red]no[/]" if finding.problems else "[green]ok[/]"
         )

@@ -1,6 +1,5 @@
 """Parameters and multiply-adds of a config's model: bestiary flops CONFIG --shape 800 1280"""
 
-import argparse
 import sys
 
 from mmengine.config import Config
@@ -11,14 +10,15 @@ from bestiary.engine.complexity import build_meta, count_multiply_adds, count_pa
 from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.errors import InputError
-from bestiary.tools.options import add_safe_option
+from bestiary.tools.options import add_safe_option, need
+from bestiary.tools.parsers import command_parser
 
 CUSTOMARY = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # height and width at which papers of the field count
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, count, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary flops", description=__doc__)
+    parser = command_parser("flops", __doc__)
     parser.add_argument("config", help="path of a config, or the name of one that ships")
     parser.add_argument(
         "--shape",
@@ -41,6 +41,7 @@ def count(config: str, shape: list[int] | None, safe: bool = False) -> None:
         InputError: no such config; a shape that is not there to be taken from the config.
     """
     cfg = load_config(config, safe=safe)
+    need(cfg, config, "model")
     height, width = shape or customary(cfg)
     model = build_meta(cfg)
     table = Table(title=f"{config} at {height} x {width}")

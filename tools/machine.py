@@ -17,6 +17,8 @@ import bestiary
 from bestiary.errors import InputError
 from bestiary.kernels import build, peak
 
+NOT_MEASURED = "out", "csv", "markdown", "plot", "plot_width", "replay", "one"  # arguments that say where results go
+
 
 def _cpuinfo() -> dict[str, str]:
     """The first processor's entries of /proc/cpuinfo; nothing on other systems."""
@@ -29,7 +31,7 @@ def _cpuinfo() -> dict[str, str]:
 
 def record(tool: str, args: argparse.Namespace, device: torch.device, **more: Any) -> dict[str, Any]:
     """What every record of a measurement begins with; of the arguments what was measured, not where it was written."""
-    kept = {key: value for key, value in vars(args).items() if value is not None and key not in ("out", "one")}
+    kept = {key: value for key, value in vars(args).items() if value is not None and key not in NOT_MEASURED}
     return {"tool": tool, "arguments": kept, "machine": describe(device), "versions": versions(), **more}
 
 
@@ -59,7 +61,7 @@ def versions() -> dict[str, str | None]:
         "commit": commit(),
         "python": sys.version.split()[0],
     }
-    for name in ("torch", "triton", "natten"):
+    for name in ("torch", "torchvision", "timm", "triton", "natten"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

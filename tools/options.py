@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser, launcher: bool = True) -> None:
         help="how the processes were started; pytorch: torchrun",
     )
     parser.add_argument(
-        "--threads", type=_positive, help="CPU threads of each process; its share of the cores if left out"
+        "--threads", type=at_least_one, help="CPU threads of each process; its share of the cores if left out"
     )
     # torch.distributed.launch gives it; torchrun sets the environment instead.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -74,7 +74,20 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def add_log_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--log`, the services that curves and pictures go to."""
+    parser.add_argument(
+        "--log",
+        "--loggers",  # torchrun takes --log for an abbreviation of options of its own
+        default="",
+        metavar="NAMES",
+        help="where curves, scores and pictures of predictions go, too: wandb,tensorboard,mlflow, or some of them; "
+        "after torchrun write --loggers",
+    )
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)

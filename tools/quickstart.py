@@ -1,6 +1,5 @@
 """Train a classifier, a detector and a segmentor on the bundled digits; show scores and pictures."""
 
-import argparse
 import hashlib
 import json
 import subprocess
@@ -19,6 +18,7 @@ from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
 from bestiary.errors import InputError
 from bestiary.tools.jobs import cores, environment
+from bestiary.tools.parsers import command_parser
 
 ROOT = Path("work_dirs/quickstart")
 DATA = Path("data/digits")
@@ -60,7 +60,7 @@ TASKS = (CLASSIFIER, DETECTOR, SEGMENTOR)
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, draw, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary quickstart", description=__doc__)
+    parser = command_parser("quickstart", __doc__)
     parser.add_argument("--fresh", action="store_true", help="do it all again, also what is done already")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
     args = parser.parse_args(argv)
@@ -223,6 +223,9 @@ def show(summary: dict, path: Path) -> None:
     console.print(f"{clock(summary['seconds']['total'])} in all; the same in {path}", highlight=False)
     for task in TASKS:
         console.print(f"pictures: {ROOT / 'pictures' / task.name / 'sheet.png'}", highlight=False, soft_wrap=True)
+    for page in (ROOT / task.name / "report.html" for task in TASKS):
+        if page.is_file():  # a run may leave it out
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

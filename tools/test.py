@@ -13,6 +13,8 @@ from rich.console import Console
 from bestiary.backbones.reading import need_checkpoint
 from bestiary.engine.configs import SHIPPED, base_dataset, load_config
 from bestiary.engine.launch import ranks, run_guarded, set_threads
+from bestiary.engine.loggers import add_loggers, loggers_of
+from bestiary.engine.loggers.hook import loggers_in
 from bestiary.engine.metrics.coco import BACKENDS
 from bestiary.engine.results import print_table
 from bestiary.engine.runner import build_runner, hook_of
@@ -20,12 +22,13 @@ from bestiary.engine.tta import use_tta
 from bestiary.errors import InputError
 from bestiary.inputs.check_files import digest
 from bestiary.inputs.checks import check_inputs
-from bestiary.tools.options import add_options, device_words, need, read_config
+from bestiary.tools.options import add_log_option, add_options, device_words, need, read_config
+from bestiary.tools.parsers import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, evaluate, print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bestiary test", description=__doc__)
+    parser = command_parser("test", __doc__)
     add_options(parser)
     parser.add_argument("checkpoint", help="weights to evaluate: .pth or .safetensors")
     parser.add_argument(
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--resume-predictions", action="store_true", help="go on with what an earlier run left in that folder"
     )
+    add_log_option(parser)
     args = parser.parse_args(argv)
     return run_guarded(lambda: test(args), args.debug)
 
@@ -72,7 +76,7 @@ def test(args: argparse.Namespace) -> None:
     need_checkpoint(args.checkpoint)
     if local_rank == 0:
         check_inputs(cfg, ["test"])
-    said = change(cfg, args)
+    said = change(cfg, args) + add_loggers(cfg, loggers_of(args.log), "test")
     if rank == 0:
         print(f"test {args.config} with {args.checkpoint}: {device_words()}; into {cfg.work_dir}", flush=True)
         for line in said:
@@ -89,6 +93,8 @@ def test(args: argparse.Namespace) -> None:
                     Console().print(table)
         print_table(hook_of(runner, "ResultsHook").scores, f"{args.checkpoint} on the test data")
         print(f"scores: {Path(cfg.work_dir) / 'metrics.json'}")
+        for logger in loggers_in(runner.visualizer):
+            print(logger.words())
 
 
 def take_data(cfg: Config, name: str, safe: bool = False) -> None:

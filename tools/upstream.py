@@ -2,7 +2,6 @@
 
 import gc
 import importlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,11 +14,11 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
 from bestiary.engine.complexity import without_weights
+from bestiary.engine.steps import tracked
 from bestiary.errors import InputError
 from bestiary.tools import trial
 from bestiary.tools.synthetic import asked_of_data, detection_batch, segmentation_batch
@@ -111,7 +110,7 @@ class Outcome(NamedTuple):
 def sweep(cases: list[Case], debug: bool = False) -> int:
     """Try the cases, each with its own backbone and with ours; print the table; 1 if something is not as expected."""
     outcomes = []
-    for case in track(cases, description="configs", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+    for case in tracked(cases, "try", "configs"):
         outcomes.append(attempt(case, debug))
         gc.collect()  # a model and its gradients refer to each other
     table = Table(

@@ -34,6 +34,7 @@ class ECA(nn.Module):
     """
 
     _abbr_ = "eca"  # as a plug-in of OpenMMLab's ResNets it is found under this name
+    NO_WEIGHT_DECAY = ("conv.weight",)  # some three numbers that make the gates
 
     def __init__(self, in_channels: int, kernel_size: int | None = None) -> None:
         super().__init__()

@@ -88,6 +88,8 @@ class RelativePositionTable(nn.Module):
         resize: how a table serves another window, see `resize_table`.
     """
 
+    NO_WEIGHT_DECAY = ("table",)
+
     def __init__(self, num_heads: int, window: tuple[int, int], resize: str = "bilinear") -> None:
         super().__init__()
         self.resize = resize

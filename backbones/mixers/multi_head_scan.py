@@ -24,6 +24,8 @@ class ScanCoefficients(nn.Module):
         dt_rank: rank of the projection to step sizes.
     """
 
+    NO_WEIGHT_DECAY = ("dt_bias", "A_log", "D")
+
     def __init__(self, routes: int, dim: int, d_state: int, dt_rank: int) -> None:
         super().__init__()
         self.dt_rank, self.d_state = dt_rank, d_state

@@ -23,6 +23,8 @@ class Neighborhood(NeighborhoodAttention2D):
         ValueError: `num_heads` does not divide `dim`; `kernel_size` is even.
     """
 
+    NO_WEIGHT_DECAY = ("rpb",)
+
     def __init__(
         self,
         dim: int,

@@ -22,6 +22,8 @@ class RelativeAttention(nn.Module):
         ValueError: `num_heads` does not divide `dim`.
     """
 
+    NO_WEIGHT_DECAY = ("rpb",)
+
     def __init__(self, dim: int, num_heads: int | None = None, table_size: int = 14, qkv_bias: bool = True) -> None:
         super().__init__()
         num_heads = max(dim // 32, 1) if num_heads is None else num_heads

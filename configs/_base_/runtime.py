@@ -18,3 +18,4 @@ load_from = None
 resume = False
 randomness = dict(seed=0)
 bad_samples = dict(allowed=0)  # unreadable samples that a training may replace by others, and lists
+report = True  # report.html in the work directory at the end of a training

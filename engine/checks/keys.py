@@ -37,7 +37,7 @@ OLD = {  # of mmdet 2 and mmseg 0, which mmengine does not read
 # Beside the arguments of Runner: read from the config by Runner's methods, by our tools, by mmdet's and mmseg's.
 TOP = {"auto_scale_lr", "custom_imports", "find_unused_parameters", "model_wrapper_cfg", "sync_bn", "compile"} | {
     *("activation_checkpointing", "efficient_conv_bn_eval", "runner_type", "strategy", "load_partial", "min_loaded"),
-    *("tta_model", "tta_pipeline"),
+    *("tta_model", "tta_pipeline", "parallel", "amp", "channels_last", "ema", "nonfinite"),
 }
 ENTRIES = {  # of plain dicts that mmengine reads by name
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},

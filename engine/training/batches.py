@@ -158,9 +158,20 @@ def leave_signals_to_main(loader: DataLoader) -> None:
         loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
 
 
+def close_workers(loader: Any, iterator: Any = None) -> None:
+    """End the workers of a loader that keeps them, and of an iterator over it."""
+    for reader in (iterator, getattr(loader, "_iterator", None)):
+        if hasattr(reader, "_shutdown_workers"):
+            reader._shutdown_workers()
+    if getattr(loader, "_iterator", None) is not None:
+        loader._iterator = None
+
+
 @atexit.register
 def _kill_daemons() -> None:
     # Before multiprocessing sends them SIGTERM, which our workers ignore, and waits for them without a limit.
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    left = [process for process in multiprocessing.active_children() if process.daemon]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the death of a worker for an accident
+    for process in left:
+        process.kill()

@@ -1,5 +1,6 @@
 """mmengine's CheckpointHook, under which no checkpoint is ever the only one and half written."""
 
+import shutil
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,18 @@ from mmengine.runner import Runner
 from ...errors import InputError
 from ...files import PART, is_full, write_text
 from ...registry import HOOKS
+from ..parallel.folder import SUFFIX
 from .state import KEY, capture
 
 INTERRUPTED = "interrupted_iter_{}.pth"
+
+
+def _erase(path: Path) -> None:
+    """Remove a file, or a folder: the checkpoint of a sharded model."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class _Later:
@@ -52,16 +62,20 @@ class WholeCheckpointHook(CheckpointHook):
         InputError: there is no room for the last checkpoint.
     """
 
+    interrupted = INTERRUPTED  # name of what is saved where a signal stops the run
     _captured: dict[str, Any] | None = None
     saved_iteration = -1  # of the newest checkpoint that can be gone on from
 
     def before_train(self, runner: Runner) -> None:
         """As CheckpointHook's; then remove what a killed process was about to remove, and halves of its files."""
         super().before_train(runner)
+        if getattr(runner, "saves_folders", False):
+            self.filename_tmpl = self.filename_tmpl.removesuffix(".pth") + SUFFIX
+            self.interrupted = INTERRUPTED.removesuffix(".pth") + SUFFIX
         self.file_backend = _Later(self.file_backend)
         if is_main_process():
             for part in Path(self.out_dir).glob(f"*{PART}"):
-                part.unlink()
+                _erase(part)
             for step in runner.message_hub.runtime_info.get("outdated_ckpt_ids", ()):
                 self._remove(step)
 
@@ -90,8 +104,8 @@ class WholeCheckpointHook(CheckpointHook):
         elif is_main_process():
             for old in outdated:
                 self._remove(old)
-            for old in Path(self.out_dir).glob(INTERRUPTED.format("*")):
-                old.unlink()
+            for old in Path(self.out_dir).glob(self.interrupted.format("*")):
+                _erase(old)
 
     def _keep(self, runner: Runner, steps: list[int], outdated: list[int]) -> None:
         if self.max_keep_ckpts > 0:
@@ -141,7 +155,5 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _remove(self, step: int) -> None:
         path = Path(self.out_dir) / self.filename_tmpl.format(step)
-        if path.is_dir():
-            self.file_backend.backend.rmtree(str(path))
-        elif path.is_file():
-            self.file_backend.backend.remove(str(path))
+        if path.exists():
+            _erase(path)

@@ -30,6 +30,7 @@ class _ExactLoop(BaseLoop):
     """
 
     batches: ExactBatches
+    reader: Iterator[Any] | None = None
     data_epoch = batch = 0
     validated = -1
 
@@ -118,7 +119,8 @@ class ExactEpochLoop(_ExactLoop, EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.batches.start(self._epoch, self.batch)
-        for number, data_batch in enumerate(self.dataloader, self.batch):
+        self.reader = iter(self.dataloader)
+        for number, data_batch in enumerate(self.reader, self.batch):
             self.step(number, data_batch)
         self.batch = 0
         self.runner.call_hook("after_train_epoch")
@@ -156,7 +158,8 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
         """Batches without an end; the data are gone through again and again, in another order each time."""
         while True:
             self.batches.start(self.data_epoch, self.batch)
-            yield from self.dataloader
+            self.reader = iter(self.dataloader)
+            yield from self.reader
             if not self.batch:
                 raise InputError("train_dataloader: no batch in it; are there fewer pictures than batch_size?")
             self.data_epoch, self.batch = self.data_epoch + 1, 0

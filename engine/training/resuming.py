@@ -2,13 +2,14 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...backbones.reading import read_checkpoint
 from ...errors import InputError
+from ..parallel.folder import read_rest, verify
 from .state import KEY
 
-PATTERN = "*.pth"
+PATTERNS = "*.pth", "*.sharded"  # files, and folders of a sharded model
 BEST = "best_"  # begins the names of checkpoints that hold weights without the state of a run
 
 
@@ -22,18 +23,29 @@ class Resumable(NamedTuple):
 
 
 def find_resumable(work_dir: str | Path) -> Resumable | None:
-    """The newest checkpoint in a work directory of which every byte is as it was written; None: it has none.
+    """The checkpoint of the most iterations in a work directory that is whole, to the last byte; None: it has none.
 
-    A damaged one is passed over and named in `passed`.
+    Damaged ones are passed over and named in `passed`.
 
     Raises:
         InputError: there are checkpoints, and all are damaged.
     """
-    passed = []
-    files = [path for path in Path(work_dir).glob(PATTERN) if not path.name.startswith(BEST)]
-    for path in sorted(files, key=_age):
+    passed, states = [], []
+    for path in (path for pattern in PATTERNS for path in Path(work_dir).glob(pattern)):
+        if path.name.startswith(BEST):
+            continue
         try:
-            iteration, seed = look_at(path)
+            state = _state_of(path)
+        except InputError as error:
+            passed.append(str(error))
+            continue
+        if state is not None:
+            states.append((*state, path))
+    for iteration, seed, path in sorted(
+        states, key=lambda state: (state[0], state[2].stat().st_mtime_ns), reverse=True
+    ):
+        try:
+            need_whole(path)
         except InputError as error:
             passed.append(str(error))
             continue
@@ -49,15 +61,23 @@ def look_at(path: str | Path) -> tuple[int, int | None]:
     """Iteration and seed of a run's checkpoint.
 
     Raises:
-        InputError: it is damaged, or has no state of a run.
+        InputError: it is missing or damaged, or has no state of a run.
     """
-    need_whole(path)
-    content = read_checkpoint(path)
-    meta = content.get("meta") or {}
-    if "iter" not in meta or "message_hub" not in content:
+    state = _state_of(path)
+    if state is None:
         raise InputError(
-            f"{path}: it has weights, but no state of a run to go on with: start from its weights with --load-from"
+            f"{path}: it has weights, but no state of a run to go on with: start from its weights with --load-from "
+            "(in a config: load_from, and resume=False)"
         )
+    need_whole(path)
+    return state
+
+
+def _state_of(path: str | Path) -> tuple[int, int | None] | None:
+    content = read_rest(Path(path))["rest"] if Path(path).is_dir() else read_checkpoint(path, mmap=True)
+    meta = content.get("meta") or {}
+    if "iter" not in meta or "epoch" not in meta or "message_hub" not in content:
+        return None
     return int(meta["iter"]), content.get(KEY, {}).get("seed", meta.get("seed"))
 
 
@@ -68,6 +88,9 @@ def need_whole(path: str | Path) -> None:
         InputError: it is cut off or changed. Other forms pass: they have no checksums.
     """
     path = Path(path)
+    if path.is_dir():
+        verify(path)
+        return
     with open(path, "rb") as file:
         head = file.read(2)
     if head == b"PK":
@@ -80,7 +103,3 @@ def need_whole(path: str | Path) -> None:
             raise InputError(f"{path}: damaged: the checksum of {wrong} in it is another")
     elif not path.stat().st_size:
         raise InputError(f"{path}: damaged: the file is empty")
-
-
-def _age(path: Path) -> Any:
-    return -path.stat().st_mtime_ns, path.name

@@ -9,6 +9,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..parallel.sharding import as_part_of, own_part
+
 KEY = "bestiary"  # of a checkpoint
 VERSION = 1
 # Classes of mmengine and mmdet that remember something from iteration to iteration, and do not save, by its names.
@@ -80,7 +82,7 @@ def _inner(model: nn.Module) -> nn.Module:
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
     """Those that are being accumulated; a step of the optimizer leaves none."""
     named = _inner(model).named_parameters()
-    return {name: p.grad.detach().cpu().clone() for name, p in named if p.grad is not None}
+    return {name: own_part(p.grad.detach()).cpu().clone() for name, p in named if p.grad is not None}
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -98,7 +100,7 @@ def _put(model: nn.Module, rank: dict[str, Any]) -> None:
         for name, value in rank["buffers"].items():
             buffers[name].copy_(value)
     for name, gradient in rank["gradients"].items():
-        parameters[name].grad = gradient.to(parameters[name].device)
+        parameters[name].grad = as_part_of(gradient.to(parameters[name].device), parameters[name])
 
 
 def _hooks(runner: Runner) -> Iterator[tuple[str, Any]]:

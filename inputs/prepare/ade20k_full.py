@@ -7,6 +7,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from ...errors import InputError
+from ..watched import watched
 from .label_images import put_labels, put_picture
 
 CLASSES = "objectInfo150.txt"
@@ -38,7 +39,7 @@ def prepare_ade20k(source: str, target: str) -> list[str]:
         labels = sorted((root / "images" / split).rglob("*_seg.png"))
         if not labels:
             raise InputError(f"{root / 'images' / split}: no *_seg.png in it")
-        for path in labels:
+        for path in watched(labels, "pictures"):
             picture = path.with_name(path.name.removesuffix("_seg.png") + ".jpg")
             if not picture.is_file():
                 raise InputError(f"{picture}: missing; {path} is its label image")

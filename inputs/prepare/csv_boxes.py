@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
+from ..watched import watched
 from .coco_file import CocoFile, box, size_of
 
 COLUMNS = {  # what tables call them
@@ -50,7 +51,7 @@ def from_csv(source: str, classes: Sequence[str] | None, share: float, seed: int
             if x1 <= x0 or y1 <= y0:
                 raise InputError(f"{table}:{reader.line_num}: box {x0:g}, {y0:g}, {x1:g}, {y1:g}: no width or height")
             objects.append(box(row[columns["name"]].strip(), x0, y0, x1 - x0, y1 - y0))
-    for picture, objects in rows.items():
+    for picture, objects in watched(rows.items(), "pictures"):
         part.add(picture, size_of(table.parent / picture), objects)
     if not part.pictures:
         raise InputError(f"{table}: has no rows")

@@ -9,6 +9,7 @@ from PIL import Image
 from ...errors import InputError
 from ..check_files import some
 from ..released.layouts import ISIC2017, ISIC2018
+from ..watched import watched
 from .label_images import put_labels, put_picture
 
 YEARS = {"isic2017": ISIC2017, "isic2018": ISIC2018}
@@ -47,7 +48,7 @@ def prepare_isic(name: str, source: str, target: str, share: float, seed: int) -
             held = round(share * len(order))
             parts = {"training": order[held:], "validation": order[:held]}
         for part, names in parts.items():
-            for stem in names:
+            for stem in watched(names, "pictures"):
                 put_labels(
                     read_mask(labels / f"{stem}_segmentation.png", folder / f"{stem}.jpg"),
                     Path(target, "annotations", part, f"{stem}.png"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ..watched import watched
 from .coco_file import CocoFile, box, polygon, size_of
 
 CORNERS = 64  # of the outline of a circle
@@ -20,7 +21,7 @@ def from_labelme(source: str, classes: Sequence[str] | None, share: float, seed:
             missing or of another size than its annotation says.
     """
     root, part = Path(source), CocoFile(classes)
-    for path in sorted(root.rglob("*.json")):
+    for path in watched(sorted(root.rglob("*.json")), "files"):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

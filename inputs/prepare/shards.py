@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..image_folder import class_folders, pictures_of
+from ..watched import watched
 
 
 def write_shards(source: str, target: str, prefix: str, size: int = 1 << 28, seed: int = 0) -> list[str]:
@@ -39,7 +40,7 @@ def write_shards(source: str, target: str, prefix: str, size: int = 1 << 28, see
     listed.write_text(text, encoding="utf-8")
     shard, written, count = None, 0, 0
     try:
-        for number, (path, label) in enumerate(pictures):
+        for number, (path, label) in enumerate(watched(pictures, "pictures")):
             if shard is None or written > size:
                 if shard is not None:
                     shard.close()

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from ..watched import watched
 from .label_images import put_labels
 
 TEST_CASES = (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38)  # of TransUNet, arXiv:2102.04306
@@ -43,7 +44,7 @@ def prepare_synapse(source: str, target: str) -> list[str]:
     for organ, number in ORGANS.items():
         table[organ] = number
     counts: dict[str, list[int]] = {"train": [], "val": []}
-    for path in scans:
+    for path in watched(scans, "scans"):
         case = re.match(r"img(\d{4})\.nii", path.name)
         if case is None:
             raise InputError(f"{path}: expected a name as img0001.nii.gz")

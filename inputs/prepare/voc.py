@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...errors import InputError
+from ..watched import watched
 from .coco_file import CocoFile, box, find_picture, size_of
 
 
@@ -30,11 +31,11 @@ def from_voc(source: str, classes: Sequence[str] | None, share: float, seed: int
         for path in filter(Path.is_file, lists):
             names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             part = parts[prefix + path.stem] = CocoFile(classes)
-            for name in names:
+            for name in watched(names, "files"):
                 _add(part, root, year, name)
         if not any(map(Path.is_file, lists)):
             part = CocoFile(classes)
-            for path in sorted((year / "Annotations").rglob("*.xml")):
+            for path in watched(sorted((year / "Annotations").rglob("*.xml")), "files"):
                 _add(part, root, year, path.relative_to(year / "Annotations").with_suffix("").as_posix())
             parts |= {prefix + split: piece for split, piece in part.split(share, seed).items()}
     return parts

@@ -8,6 +8,7 @@ import yaml
 
 from ...errors import InputError
 from ..image_folder import SUFFIXES, pictures_of
+from ..watched import watched
 from .coco_file import CocoFile, box, polygon, size_of
 
 SPLITS = ("train", "val", "valid", "test")
@@ -58,7 +59,7 @@ def _read(root: Path, pictures: Path, labels: Path, names: list[str]) -> CocoFil
     if not files:
         raise InputError(f"{pictures}: no pictures in it; looked for {', '.join(SUFFIXES)}")
     part = CocoFile(names)
-    for path in files:
+    for path in watched(files, "pictures"):
         size = size_of(path)
         text = labels / path.relative_to(pictures).with_suffix(".txt")
         lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else []

@@ -9,6 +9,7 @@ from torchvision.datasets import imagenet, voc
 
 from ...errors import InputError
 from ..check_files import Place, digest, read_json
+from ..watched import watched
 
 # MD5 of archives by file name, as torchvision knows them.
 ARCHIVES = {name: md5 for name, md5 in imagenet.ARCHIVE_META.values()} | {
@@ -22,9 +23,10 @@ def damaged_archives(root: str) -> list[str]:
     """Archives in the folder or one above whose MD5 is not the published one, in words; those without one pass."""
     problems = []
     for folder in (root, os.path.dirname(os.path.abspath(root))):
-        for name, wanted in ARCHIVES.items():
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and (found := digest(path, "md5")) != wanted:
+        there = [name for name in ARCHIVES if os.path.isfile(os.path.join(folder, name))]
+        for name in watched(there, "archives"):
+            path, wanted = os.path.join(folder, name), ARCHIVES[name]
+            if (found := digest(path, "md5")) != wanted:
                 problems.append(f"{path}: its MD5 is {found}, the published one {wanted}; get it again")
     return problems
 
@@ -37,7 +39,10 @@ def write_checksums(root: str, path: str, sample: int = 1000, seed: int = 0) -> 
     if not files:
         raise InputError(f"{root}: no files in it")
     chosen = sorted(random.Random(seed).sample(files, min(sample, len(files))))
-    whole = {name: [os.path.getsize(os.path.join(root, name)), digest(os.path.join(root, name))] for name in chosen}
+    whole = {}
+    for name in watched(chosen, "files"):
+        file = os.path.join(root, name)
+        whole[name] = [os.path.getsize(file), digest(file)]
     Path(path).write_text(json.dumps(dict(total=len(files), files=whole), indent=0), encoding="utf-8")
     return len(chosen)
 
@@ -52,7 +57,7 @@ def compare_checksums(root: str, path: str) -> list[str]:
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         raise InputError(f"{path}: is not what `bestiary data verify --write-checksums` writes")
     problems = []
-    for name, (size, wanted) in record["files"].items():
+    for name, (size, wanted) in watched(record["files"].items(), "files"):
         file = os.path.join(root, name)
         if not os.path.isfile(file):
             problems.append(f"{file}: missing; {path} has it")

@@ -1,9 +1,8 @@
 """Finding, reading and changing configs."""
 
 import pytest
-from mmengine.config import Config
 
-from bestiary.engine.configs import base_dataset, find_config, load_config, shipped_configs, use_amp
+from bestiary.engine.configs import base_dataset, find_config, load_config, shipped_configs
 from bestiary.errors import InputError
 
 
@@ -68,13 +67,3 @@ def test_base_dataset_looks_inside():
     inner = dict(type="CocoDataset")
     assert base_dataset(dict(type="RepeatDataset", dataset=dict(type="ConcatDataset", datasets=[inner]))) is inner
     assert base_dataset(inner) is inner
-
-
-def test_amp():
-    cfg = Config(dict(optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1))))
-    assert "bfloat16 on the CPU" in use_amp(cfg, on_gpu=False)
-    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ("AmpOptimWrapper", "bfloat16")
-    cfg = Config(dict(optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1))))
-    assert use_amp(cfg, on_gpu=True).endswith("float16") and "dtype" not in cfg.optim_wrapper
-    with pytest.raises(InputError, match="the config has 'ApexOptimWrapper'"):
-        use_amp(Config(dict(optim_wrapper=dict(type="ApexOptimWrapper"))), on_gpu=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bestiary.engine.drawing import colours_for, draw, read_picture, sheet, write_picture
+from bestiary.engine.drawing import colours_for, draw, label_places, read_picture, sheet, write_picture
 from bestiary.engine.predictions import Classification, Detection, Segmentation
 from bestiary.errors import InputError
 
@@ -131,3 +131,23 @@ def test_reading_and_writing(tmp_path):
             read_picture(tmp_path / name)
     with pytest.raises(InputError, match="no.png: no such picture"):
         read_picture(tmp_path / "no.png")
+
+
+def test_labels_never_cover_one_another():
+    rng = np.random.default_rng(2)
+    for count in (1, 5, 60):
+        corners = rng.uniform(0, 300, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(5, 100, (count, 2))], axis=1)
+        sizes = [(int(width), 18) for width in rng.integers(30, 90, count)]
+        places = label_places(boxes, sizes, (320, 240))
+        assert places[0] is not None and (count < 60 or None in places)
+        covered = np.zeros((240, 320), int)
+        for place, (width, height) in zip(places, sizes, strict=True):
+            if place is not None:
+                x, y = place
+                assert 0 <= x <= 320 - width and 0 <= y <= 240 - height
+                covered[y : y + height, x : x + width] += 1
+        assert covered.max() == 1
+    # The place above the box is the first choice, and inside it the next.
+    box = np.array([[50, 60, 90, 100]], np.float32)
+    assert label_places(box.repeat(2, axis=0), [(30, 18)] * 2, (320, 240)) == [(50, 42), (50, 60)]

@@ -34,6 +34,68 @@ def test_a_step_is_timms(name):
         assert not torch.equal(one, old)
 
 
+def adamw(p, g, state, t, lr, decay):
+    """Loshchilov and Hutter, arXiv:1711.05101."""
+    m, v = state.setdefault("m", 0 * p), state.setdefault("v", 0 * p)
+    state["m"], state["v"] = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    mean, square = state["m"] / (1 - 0.9**t), state["v"] / (1 - 0.999**t)
+    return p - lr * decay * p - lr * mean / (square**0.5 + 1e-8)
+
+
+def lamb(p, g, state, t, lr, decay):
+    """You et al., arXiv:1904.00962: Adam's step and decay, scaled to the size of the weights."""
+    m, v = state.setdefault("m", 0 * p), state.setdefault("v", 0 * p)
+    state["m"], state["v"] = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    step = state["m"] / (1 - 0.9**t) / ((state["v"] / (1 - 0.999**t)) ** 0.5 + 1e-6) + decay * p
+    return p - lr * step * p.norm() / step.norm()
+
+
+def lion(p, g, state, t, lr, decay):
+    """Chen et al., arXiv:2302.06675: the sign of a mean."""
+    m = state.setdefault("m", 0 * p)
+    state["m"] = 0.99 * m + 0.01 * g
+    return p - lr * decay * p - lr * (0.9 * m + 0.1 * g).sign()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "definition"),
+    [
+        (dict(type="AdamW"), adamw),
+        (dict(type="bestiary.TimmOptimizer", name="lamb", max_grad_norm=None), lamb),
+        (dict(type="bestiary.TimmOptimizer", name="lion"), lion),
+    ],
+    ids=["adamw", "lamb", "lion"],
+)
+def test_steps_are_the_papers(optimizer, definition):
+    """Five steps in float64, with random gradients."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    wrapper = build_optim_wrapper(model, dict(optimizer=dict(**optimizer, lr=0.02, weight_decay=0.1)))
+    expected = [p.detach().clone() for p in model.parameters()]
+    states = [{} for _ in expected]
+    for t in range(1, 6):
+        for number, p in enumerate(model.parameters()):
+            p.grad = torch.randn_like(p)
+            expected[number] = definition(expected[number], p.grad.clone(), states[number], t, 0.02, 0.1)
+        wrapper.step()
+        for one, other in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(one.detach(), other, rtol=1e-12, atol=1e-12)
+
+
+def test_lamb_is_clipped_by_the_norm_of_all_gradients_unless_told_otherwise():
+    """timm's default, `max_grad_norm=1`, as the authors' code has it."""
+    torch.manual_seed(0)
+    results = []
+    for factor in (10.0, 1e3):
+        weight = nn.Parameter(torch.ones(4, 3, dtype=torch.float64))
+        optimizer = TimmOptimizer([weight], "lamb", lr=0.1, weight_decay=0.1)
+        for _ in range(2):
+            weight.grad = factor * torch.arange(1.0, 13.0, dtype=torch.float64).reshape(4, 3)
+            optimizer.step()
+        results.append(weight.detach().clone())
+    torch.testing.assert_close(*results)
+
+
 def test_paramwise_cfg():
     model = net()
     wrapper = build_optim_wrapper(

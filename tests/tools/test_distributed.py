@@ -11,6 +11,7 @@ import pytest
 
 from bestiary import tools
 from bestiary.checkpoints.loading import read_checkpoint
+from bestiary.engine.report.evidence import read_evidence
 
 TRAIN = Path(tools.__file__).parent / "train.py"
 
@@ -32,6 +33,9 @@ def test_two_processes_train(tiny, tmp_path):
     assert done.stdout.count("train iteration 2/2  100%") == 1 and "by 2 processes" in done.stdout
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["aAcc"] > 0
     assert read_checkpoint(tmp_path / "iter_2.pth")["meta"]["iter"] == 2
+    kept = read_evidence(tmp_path)  # each process writes its part, the first one the page
+    assert (kept.parts, kept.world, kept.pictures, kept.arrays["confusion"].sum()) == (2, 2, 4, 4 * 64 * 64)
+    assert done.stdout.count("report: ") == 1 and (tmp_path / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def calls(tmp_path, monkeypatch):
                 (folder / "metrics.json").write_text(json.dumps({"metrics": SCORES[folder.name]}))
                 (folder / "last_checkpoint").write_text(str(folder / "epoch_1.pth"))
                 (folder / "epoch_1.pth").write_text("weights")
+                (folder / "report.html").write_text("page")
             if command[0] == "infer":
                 out = Path(command[command.index("--out") + 1])
                 out.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,7 @@ def test_summary(calls, capsys):
     assert summary["classification"] == {"top1": 0.98}
     assert set(summary["seconds"]) == {"data", "classifier", "detector", "segmentor", "pictures", "total"}
     table = capsys.readouterr().out
+    assert all(f"report: work_dirs/quickstart/{name}/report.html" in table for name in SCORES)
     assert "0.800" in table and "0.860" in table and "0.850" in table and "0.980" in table
 
 

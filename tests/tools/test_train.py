@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bestiary.errors import InputError
 from bestiary.tools import infer as infer_tool
@@ -57,6 +58,25 @@ def test_what_is_printed(tiny, tmp_path, capsys, monkeypatch):
     assert Path("work_dirs/segmentation/iter_2.pth").is_file()
 
 
+def test_precision_memory_order_and_average_by_options(tiny, tmp_path, capsys):
+    argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_iters=2"]
+    assert train_tool.main([*argv, "--amp", "bf16", "--channels-last", "--ema", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "mixed precision: optim_wrapper.type='AmpOptimWrapper', bfloat16 on the CPU" in out
+    assert "channels last: convolutions and pictures as (B, H, W, C)" in out
+    assert "weights are averaged with momentum 0.5: the average is evaluated" in out
+    saved = torch.load(tmp_path / "iter_2.pth", weights_only=True)
+    raw, average = saved["ema_state_dict"], saved["state_dict"]
+    assert raw.keys() - {"steps"} == {f"module.{key}" for key in average}
+    name = "decode_head.conv_seg.weight"
+    assert not torch.equal(raw[f"module.{name}"], average[name])
+    if not torch.cuda.is_available():
+        assert "amp: float16 does not train on a CPU: take bf16" in fails(
+            capsys, train_tool.main, *argv, "--amp", "fp16"
+        )
+    assert "ema: momentum 7.0 must be in 0..1" in fails(capsys, train_tool.main, *argv, "--ema", "7")
+
+
 def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     argv = [str(tiny / "segmentation.py"), "--work-dir", str(tmp_path)]
     more = ["--cfg-options", "train_cfg.max_iters=6"]
@@ -65,7 +85,7 @@ def test_resume_goes_on(tiny, trained, tmp_path, capsys):
     assert "train iteration 5/6" in out and "iteration 4/6" not in out
     assert train_tool.main([*argv, "--resume", "--cfg-options", "train_cfg.max_iters=8"]) == 0
     out = capsys.readouterr().out
-    assert f"resume from {tmp_path / 'iter_6.pth'}" in out
+    assert f"resumed from {tmp_path / 'iter_6.pth'}, after iteration 6" in out
     assert "train iteration 7/8" in out and "iteration 6/8" not in out
     state = torch.load(tmp_path / "iter_8.pth", weights_only=True)
     assert state["meta"]["iter"] == 8 and state["optimizer"]["state"][0]["step"] == 8
@@ -129,7 +149,7 @@ def test_weights_alone_cannot_be_resumed(tiny, trained, tmp_path, capsys):
     state = torch.load(trained / "iter_4.pth", weights_only=True)["state_dict"]
     torch.save({"state_dict": state}, tmp_path / "alone.pth")
     argv = [tiny / "segmentation.py", "--work-dir", tmp_path, "--resume", tmp_path / "alone.pth"]
-    assert "alone.pth: it has weights, but no 'meta' of a run to go on with" in fails(capsys, train_tool.main, *argv)
+    assert "alone.pth: it has weights, but no state of a run to go on with" in fails(capsys, train_tool.main, *argv)
 
 
 def test_weights_that_a_config_names_are_looked_for_first(tiny, tmp_path, capsys, monkeypatch):
@@ -226,3 +246,49 @@ def test_data_are_checked_before_anything_is_built(tiny, tmp_path, capsys, monke
     (tmp_path / "w.pth").write_text("weights")
     assert "no such folder; make it" in fails(capsys, test_tool.main, config, tmp_path / "w.pth", "--work-dir", work)
     assert asked == [["train", "val"], ["test"]] and not work.exists()
+
+
+def test_log_options(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    argv = [tiny / "segmentation.py", "--work-dir", tmp_path / "w", "--log"]
+    message = fails(capsys, train_tool.main, *argv, "tensorbord")
+    assert message.startswith("error: --log: no logger 'tensorbord' (did you mean 'tensorboard'?)")
+    options = ["wandb,tensorboard", "--log-checkpoints", "--cfg-options", "train_cfg.max_iters=2"]
+    assert train_tool.main([str(part) for part in (*argv, *options)]) == 0
+    out = capsys.readouterr().out
+    assert "logged by wandb, tensorboard" in out and f"wandb sync {tmp_path}/w/wandb/offline-run-" in out
+    assert f"tensorboard --logdir {tmp_path}/w/tensorboard" in out
+    argv = [
+        tiny / "segmentation.py",
+        tmp_path / "w" / "iter_2.pth",
+        "--work-dir",
+        tmp_path / "w",
+        "--log",
+        "tensorboard",
+    ]
+    assert test_tool.main([str(part) for part in argv]) == 0
+    (folder,) = (tmp_path / "w" / "tensorboard").glob("*_test")
+    board = EventAccumulator(str(folder)).Reload()
+    scores = json.loads((tmp_path / "w" / "metrics.json").read_text())["metrics"]
+    assert board.Scalars("test/mIoU")[0].value == pytest.approx(scores["mIoU"])  # fractions, as in metrics.json
+    assert any(tag.startswith("test/predictions") for tag in board.Tags()["images"])
+
+
+@pytest.mark.slow
+def test_only_the_first_process_logs(tiny, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    argv = [
+        str(TOOLS / "train.py"),
+        str(tiny / "segmentation.py"),
+        "--launcher",
+        "pytorch",
+    ]
+    done = subprocess.run(
+        [*torchrun, *argv, "--work-dir", str(tmp_path), "--loggers", "wandb,tensorboard"],
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert len(list(tmp_path.glob("tensorboard/*/events*"))) == 1 and done.stdout.count("wandb sync") == 1
