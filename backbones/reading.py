@@ -1,5 +1,6 @@
 """Weights out of a file: whatever its form, and never unpickled freely."""
 
+import errno
 import pickle
 import re
 import zipfile
@@ -53,9 +54,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
                 f"{name}: the file asks for {found[1]!r}, which no checkpoint of weights needs: it was not loaded"
             ) from error
         raise InputError(f"{name}: not a checkpoint that torch.load can read; give another file") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, IndexError, OSError) as error:
         if isinstance(error, InputError):  # of a global that `compat` refuses
             raise InputError(f"{name}: {error}") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gives for some cut places
+            raise
         raise InputError(
             f"{name}: not a checkpoint, or one that was cut off ({path.stat().st_size} bytes): give another file"
         ) from error

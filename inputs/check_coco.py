@@ -156,7 +156,7 @@ def _need_masks(data: Data, document: dict, place: Place) -> None:
     """Ask for masks if the pipeline loads them.
 
     Raises:
-        InputError: an object has none.
+        InputError: an object has none, or one of another size than its picture.
     """
     steps = [step for step in data.config.get("pipeline") or () if isinstance(step, Mapping)]
     if not any(step.get("with_mask") for step in steps):
@@ -169,6 +169,17 @@ def _need_masks(data: Data, document: dict, place: Place) -> None:
             f"{place.path}: {len(bare)} of {len(document['annotations'])} annotations have no 'segmentation' (ids "
             f"{some(bare)}), and {data.key}.pipeline loads masks (with_mask=True): add them, or take a model without "
             "masks and with_mask=False"
+        )
+    sizes = {picture["id"]: [picture["height"], picture["width"]] for picture in document["images"]}
+    other = [
+        entry["id"]
+        for entry in document["annotations"]
+        if isinstance(mask := entry.get("segmentation"), Mapping) and mask.get("size") != sizes.get(entry["image_id"])
+    ]
+    if other:
+        raise InputError(
+            f"{place.path}: {len(other)} masks in run lengths (ids {some(other)}) have another size than their "
+            "pictures: write them anew, size=[height, width]"
         )
 
 
