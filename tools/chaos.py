@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> bool:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         results, table, lost = PARTS[args.what](Path(folder), args, lambda line: print(line, flush=True))
-    Console().print(table)
+    Console().print(table, markup=False)
     print(f"{args.what}: {'something was LOST' if lost else 'nothing was lost'}, {clock(time.monotonic() - began)}")
     if args.out:
         content = record("chaos", args, torch.device("cpu"), results=results)
@@ -95,7 +95,31 @@ def ranks(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) ->
     return found, table, bad
 
 
-PARTS = {"kill": kill, "resume": resume, "ranks": ranks}
+def hostile(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, Table, bool]:
+    """files with code in them, archives that escape: by the bare library, and by ours"""
+    from bestiary.tools import chaos_hostile
+
+    results = chaos_hostile.hostile(folder, say)
+    table = Table("hostile file", "bare library", "here", "what is said")
+    for result in results:
+        here = "EXECUTES OR ESCAPES" if result.ours else "does nothing"
+        table.add_row(result.name, "executes or escapes" if result.bare else "does nothing", here, result.said[:90])
+    return [result._asdict() for result in results], table, any(result.ours for result in results)
+
+
+def inputs(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, Table, bool]:
+    """damaged data, files and settings: each is a clear message, a counted skip or the right pixels"""
+    from bestiary.tools import chaos_inputs
+
+    results = chaos_inputs.inputs(folder, say)
+    table = Table("bad input", "seconds", "", "what is said")
+    for result in results:
+        table.add_row(result.name, f"{result.seconds:.1f}", result.wrong or "ok", result.said[:160])
+    return [result._asdict() for result in results], table, any(result.wrong for result in results)
+
+
+# What takes time rather than breaks has options of its own: `bestiary benchmark loop` and `bestiary benchmark scaling`.
+PARTS = {"kill": kill, "resume": resume, "ranks": ranks, "hostile": hostile, "inputs": inputs}
 
 if __name__ == "__main__":
     sys.exit(main())

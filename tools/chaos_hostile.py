@@ -8,7 +8,6 @@ import io
 import os
 import pickle
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,6 @@ import torch
 import yaml
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, registry
-from rich.console import Console
-from rich.table import Table
 
 from bestiary.backbones.reading import read_checkpoint
 from bestiary.engine.configs import load_config
@@ -364,18 +361,10 @@ def attempt(attack: Attack, folder: Path) -> Result:
     return Result(attack.name, *reached, said.replace(str(folder), "").replace("/ours/", ""))
 
 
-def hostile() -> list[Result]:
-    """All of them, in a temporary folder; prints a table."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = [attempt(attack, Path(folder) / str(i)) for i, attack in enumerate(ATTACKS)]
-    table = Table("hostile file", "bare library", "here", "what is said")
-    for result in results:
-        words = "executes or escapes" if result.ours else "[green]does nothing[/]"
-        table.add_row(result.name, "reached" if result.bare else "not reached", words, result.said[:90])
-    Console(width=140).print(table)
-    print(f"{sum(result.ours for result in results)} of {len(results)} execute or escape")
+def hostile(folder: Path, say: Callable[[str], None] = print) -> list[Result]:
+    """All of them, below `folder`."""
+    results = []
+    for number, attack in enumerate(ATTACKS, 1):
+        results.append(attempt(attack, folder / str(number)))
+        say(f"hostile {number}/{len(ATTACKS)}: {attack.name}: {'REACHED' if results[-1].ours else 'does nothing'}")
     return results
-
-
-if __name__ == "__main__":
-    hostile()
