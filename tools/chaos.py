@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> bool:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         results, table, lost = PARTS[args.what](Path(folder), args, lambda line: print(line, flush=True))
-    Console().print(table, markup=False)
+    Console(markup=False).print(table)
     print(f"{args.what}: {'something was LOST' if lost else 'nothing was lost'}, {clock(time.monotonic() - began)}")
     if args.out:
         content = record("chaos", args, torch.device("cpu"), results=results)
