@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("benchmark training", __doc__.split("\n\n")[0])
     add = parser.add_argument
     add("name", nargs="?", default="poolformer_s12", help="backbone, as `bestiary list` prints it (poolformer_s12)")
-    add("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which, beside 'plain'")
+    add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"beside 'plain': {', '.join(WAYS)}")
     add("--batch", type=int, default=8)
     add("--size", type=int, default=224, help="side of the picture (224)")
     add("--threads", type=int, default=2, help="CPU threads (2)")

@@ -15,7 +15,7 @@ from bestiary.tools import benchmark, cli
 from bestiary.tools.parsers import EXAMPLES
 
 # Those that have parts, each with a --help of its own.
-PARTS = {"data": ("digits", "check", "verify", "prepare"), "benchmark": tuple(benchmark.SUBJECTS)}
+PARTS = {"data": ("digits", "check", "verify", "prepare", "unpack"), "benchmark": tuple(benchmark.SUBJECTS)}
 NAMES = [*cli.COMMANDS, *(f"{name} {part}" for name, parts in PARTS.items() for part in parts)]
 
 
