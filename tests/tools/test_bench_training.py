@@ -1,7 +1,6 @@
 """The benchmark of training steps on small pictures: what it measures and writes."""
 
 import json
-from argparse import Namespace
 
 import pytest
 import torch
@@ -38,13 +37,6 @@ def test_the_record_of_a_run(tmp_path, capsys, monkeypatch):
     for one in record["results"].values():
         assert one["ratio"]["median"] == pytest.approx(one["seconds"]["median"] / plain["seconds"]["median"])
     assert "poolformer_s12, batch 2 at 32, 1 threads" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_memory_is_that_of_the_way():
-    args = Namespace(name="poolformer_s12", batch=8, size=128, threads=1)
-    plain, less = (bench_training.memory_apart(way, args) for way in ("plain", "with_cp"))
-    assert 0 < less < 0.8 * plain
 
 
 def test_a_way_that_is_not_there(capsys):
