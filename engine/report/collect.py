@@ -66,7 +66,7 @@ class ClassCollector(Collector):
         self.extremes.add(
             float(score[gt]) - float(int(score.argmax()) != gt),  # wrong ones below all right ones
             lambda: {
-                "path": _path(sample, info),
+                "path": str(sample.get("img_path") or ""),
                 "truth": [gt],
                 "found": [[label, round(float(score[label]), 4)] for label in top],
             },
@@ -99,7 +99,7 @@ class LabelsCollector(Collector):
         self.extremes.add(
             math.exp(likelihood),
             lambda: {
-                "path": _path(sample, info),
+                "path": str(sample.get("img_path") or ""),
                 "truth": np.flatnonzero(truth).tolist(),
                 "found": [[label, round(float(score[label]), 4)] for label in found],
             },
@@ -148,7 +148,7 @@ class ObjectsCollector(Collector):
         self.extremes.add(
             value,
             lambda: {
-                "path": _path(sample, info),
+                "path": str(sample.get("img_path") or ""),
                 "truth": pack_objects(with_masks(truth, known)),
                 "found": pack_objects(prediction_of(sample, SHOWN)),
                 "right": right,
@@ -194,7 +194,7 @@ class RegionsCollector(Collector):
         self.extremes.add(
             float((hit[either > 0] / either[either > 0]).mean()),
             lambda: {
-                "path": _path(sample, info),
+                "path": str(sample.get("img_path") or ""),
                 "truth": pack_labels(truth.cpu().numpy()),
                 "found": pack_labels(found.cpu().numpy()),
                 "right": round(float(hit.sum() / counts.sum()), 4),
@@ -252,10 +252,6 @@ def with_masks(truth: Detection, info: Mapping[str, Any]) -> Detection:
             mask = coco_mask.frPyObjects(mask, *size)
         drawn.append(coco_mask.decode(mask).astype(bool))
     return Detection(truth.boxes, truth.labels, None, np.stack(drawn))
-
-
-def _path(sample: BaseDataElement, info: Info) -> str:
-    return str(sample.get("img_path") or info().get("img_path", ""))
 
 
 def _without_masks(sample: BaseDataElement) -> BaseDataElement:
