@@ -365,7 +365,7 @@ CASES = [
     Case("checkpoint of other classes", _weights(_classes), ["test", "cls.py", "weights.pth"], "head.fc"),
     Case("checkpoint of NaN", _weights(_nan), _train("--load-from", "weights.pth"), "(?i)nan|not finite|non-finite"),
     # configs and the machine
-    Case("config key misspelled", _config("cls.py", "val_evaluator =", "val_evalutor ="), TRAIN, "val_evalutor"),
+    Case("config key misspelled", _config("cls.py", "test_cfg =", "tset_cfg ="), TRAIN, "tset_cfg"),
     Case("config value of another type", _config("cls.py", "batch_size=4", "batch_size='four'"), TRAIN, "batch_size"),
     Case("config not Python", _write("cls.py", b"model = dict("), TRAIN, r"cls\.py:1: not a config in Python"),
     Case("config not UTF-8", _write("cls.py", b"a = '\xff'"), TRAIN, r"cls\.py: not a config in Python"),
