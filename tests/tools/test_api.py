@@ -222,7 +222,7 @@ def test_loading_what_does_not_fit(tiny, models, tmp_path):
         bestiary.load(tiny / "detection.py", others)
     with pytest.raises(InputError, match="name its checkpoint, too"):
         bestiary.load("davit_tiny")
-    with pytest.raises(InputError, match="a folder without a checkpoint of a training"):
+    with pytest.raises(InputError, match="a folder, not a checkpoint, and no training left one there"):
         bestiary.load("davit_tiny", tmp_path)
     with pytest.raises(InputError, match="a folder without the config of a training"):
         api.config_named(str(tmp_path))
