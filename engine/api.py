@@ -163,7 +163,7 @@ def weights_of(name: str | Path, checkpoint: str | Path | None) -> str:
     if Path(checkpoint).is_dir():
         found = checkpoints_of(checkpoint)
         if not found:
-            raise InputError(f"{checkpoint}: a folder without a checkpoint of a training; name a file")
+            raise InputError(f"{checkpoint}: a folder, not a checkpoint, and no training left one there; name a file")
         return str(found.get("best", found.get("last")))
     need_checkpoint(str(checkpoint))
     return str(checkpoint)

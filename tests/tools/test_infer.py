@@ -229,21 +229,21 @@ def test_tta_gives_what_bestiary_test_gives(tiny, tmp_path):
         assert (np.asarray(Image.open(path)) == wanted).mean() > 0.999
 
 
-def test_video(run, tiny, tmp_path):
+@pytest.mark.parametrize("task", [pytest.param("detection", marks=pytest.mark.slow), "segmentation"])
+def test_video(run, tiny, tmp_path, task):
     frames = [np.asarray(Image.open(tiny / "coco" / "val" / f"{i % 4:03d}.png").convert("RGB")) for i in range(4)]
     with VideoWriter(tmp_path / "clip.mp4", 5) as writer:
         for frame in frames:
             writer.write(frame[:63])  # an odd height
-    for task in ("detection", "segmentation"):
-        out, result = run(task, "--score", "0.0", "--batch", "3", pictures=[str(tmp_path / "clip.mp4")])
-        (record,) = result["pictures"]
-        assert (record["frames"], record["fps"], record["drawn"]) == (4, 5.0, "clip.mp4")
-        lines = [json.loads(line) for line in (out / record["predictions"]).read_text().splitlines()]
-        assert [line["frame"] for line in lines] == list(range(4)) and lines[3]["seconds"] == 0.6
-        drawn = Video(out / "clip.mp4")
-        shapes = {frame.shape for frame in drawn.frames()}
-        assert drawn.fps == 5.0 and drawn.count == 4 and len(shapes) == 1 and shapes.pop()[1] == 512
-    assert all("fractions" in line for line in lines)
+    out, result = run(task, "--score", "0.0", "--batch", "3", pictures=[str(tmp_path / "clip.mp4")])
+    (record,) = result["pictures"]
+    assert (record["frames"], record["fps"], record["drawn"]) == (4, 5.0, "clip.mp4")
+    lines = [json.loads(line) for line in (out / record["predictions"]).read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(4)) and lines[3]["seconds"] == 0.6
+    drawn = Video(out / "clip.mp4")
+    shapes = {frame.shape for frame in drawn.frames()}
+    assert drawn.fps == 5.0 and drawn.count == 4 and len(shapes) == 1 and shapes.pop()[1] == 512
+    assert all(("fractions" if task == "segmentation" else "detections") in line for line in lines)
 
 
 @pytest.mark.parametrize(
