@@ -320,7 +320,7 @@ CASES = [
         TRAIN,
         "classes",
     ),
-    Case("class in training alone", lambda: os.makedirs("cls/train/third"), TRAIN, "third"),
+    Case("class in training alone", lambda: os.makedirs("cls/train/third"), TRAIN, "3 classes"),
     Case("no pictures", lambda: [p.unlink() for p in Path("cls/train").rglob("*.png")], TRAIN, "no pictures"),
     # COCO
     Case("directory for a picture", _folder(COCO_PICTURE), DET, r"coco/2\.png"),

@@ -20,7 +20,7 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
         self.register_buffer("whole", torch.arange(6.0).reshape(2, 3))
         self.register_buffer("part", self.whole[1:].mT)
-        self.register_buffer("half", torch.rand(3).half())
+        self.register_buffer("in_half", torch.rand(3).half())
         self.register_buffer("brain", torch.rand(3).bfloat16())
         self.register_buffer("count", torch.tensor(7))
 
