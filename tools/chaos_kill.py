@@ -35,17 +35,28 @@ CASES = {  # what a trial trains with: workers, whether epochs are counted, chan
 }
 
 
-def trial(folder: Path, config: Path, whole: dict, rng: random.Random, seconds: float) -> tuple[int, int, float]:
-    """Kill and go on until the run ends by itself; kills, those within a save, and the difference to `whole`.
+def trial(folder: Path, config: Path, whole: dict, rng: random.Random, seconds: float) -> tuple[int, int, float, float]:
+    """Kill and go on until the run ends by itself, killed once at least.
+
+    Args:
+        folder: the run's.
+        config: its config.
+        whole: the checkpoint of the run that nobody killed.
+        rng: of the moments.
+        seconds: that such a run takes, start included.
+
+    Returns:
+        Kills, those within a save, the difference to `whole`, and the seconds that a run took last.
 
     Raises:
         RuntimeError: a run that was gone on with failed; the message has the end of its log.
     """
+    log = folder.with_suffix(".log")
     kills = within = 0
-    for _ in range(KILLS):
+    while kills < KILLS:
         writing = rng.random() < 0.5  # wait for a checkpoint that is being written
         after = rng.uniform(0.0, seconds)
-        (process,) = start([config, "--work-dir", folder, "--resume"], folder.with_suffix(".log"))
+        (process,) = start([config, "--work-dir", folder, "--resume"], log)
         began = time.monotonic()
         while os.waitpid(process, os.WNOHANG) == (0, 0):
             late = time.monotonic() - began >= after
@@ -55,12 +66,15 @@ def trial(folder: Path, config: Path, whole: dict, rng: random.Random, seconds: 
                 os.waitpid(process, 0)
                 kills, within = kills + 1, within + any(folder.glob(f"*.pth.*{PART}"))
                 break
-        else:
-            break  # it has ended before its turn came
-    status = wait(start([config, "--work-dir", folder, "--resume"], folder.with_suffix(".log")))
+        else:  # it has ended before its turn came
+            if kills:
+                break
+            seconds = time.monotonic() - began
+            shutil.rmtree(folder)
+    status = wait(start([config, "--work-dir", folder, "--resume"], log))
     if status != [0]:
-        raise RuntimeError(f"resumed and failed with {status}: {tail(folder.with_suffix('.log'), 40)}")
-    return kills, within, difference(whole, newest(folder))
+        raise RuntimeError(f"resumed and failed with {status}: {tail(log, 40)}")
+    return kills, within, difference(whole, newest(folder)), seconds
 
 
 def kill_test(
@@ -82,7 +96,7 @@ def kill_test(
             seconds[case], whole[case] = time.monotonic() - began, newest(folder / name)
         target = folder / f"trial{number}"
         began = time.monotonic()
-        kills, within, gap = trial(target, configs[case], whole[case], rng, seconds[case])
+        kills, within, gap, seconds[case] = trial(target, configs[case], whole[case], rng, seconds[case])
         records.append(dict(case=case, kills=kills, within_a_save=within, difference=gap))
         say(
             f"kill {number + 1}/{trials}: {case}: {kills} kills, {within} within a save: "
