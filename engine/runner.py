@@ -315,7 +315,7 @@ def add_hooks(cfg: Config) -> None:
     Raises:
         InputError: `ema` or `nonfinite` of the config do not fit.
     """
-    cfg.default_hooks = dict(checkpoint=dict(type="CheckpointHook")) | (cfg.get("default_hooks") or {})
+    cfg.default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1)) | (cfg.get("default_hooks") or {})
     cfg.default_hooks.checkpoint = _ours(cfg.default_hooks.checkpoint)
     hooks = [_ours(hook) for hook in cfg.get("custom_hooks") or ()]
     there = {hook.get("type", "").split(".")[-1] for hook in hooks if isinstance(hook, dict)}

@@ -1,10 +1,13 @@
 """mmengine's training loops, which can be left and entered after any iteration."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_rank
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
@@ -89,6 +92,32 @@ class _ExactLoop(BaseLoop):
     def _run(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _run")
 
+    def _validate_what_was_left_out(self, count: int, last: int) -> None:
+        """Where a run is gone on with at a place at which a validation is due, and it was not made before the end."""
+        if self._known():
+            self.validated = self._iter
+        self._decide_current_val_interval()
+        self.validate(count, last)
+
+    def _known(self) -> bool:
+        """Whether this very iteration has been validated after it was saved, and the run does not depend on the scores.
+
+        If it depends on them (best checkpoints, early stopping, plateaus of the rate), it needs them again: what they
+        have changed was not saved.
+        """
+        runner, scores = self.runner, Path(self.runner.work_dir) / "metrics.json"
+        schedulers = runner.param_schedulers or []
+        depends = (
+            any(isinstance(hook, EarlyStoppingHook) or getattr(hook, "save_best", None) for hook in runner.hooks)
+            or isinstance(schedulers, dict)
+            or any(isinstance(scheduler, ReduceOnPlateauParamScheduler) for scheduler in schedulers)
+        )
+        saved = Path(runner._load_from or "")
+        if depends or not scores.is_file() or not saved.exists() or scores.stat().st_mtime < saved.stat().st_mtime:
+            return False
+        content = json.loads(scores.read_text(encoding="utf-8"))
+        return content["split"] == "val" and content["iter"] == self._iter
+
     def _stop(self) -> None:
         self.runner.stop_here(self._epoch, self._iter)
 
@@ -106,9 +135,8 @@ class ExactEpochLoop(_ExactLoop, EpochBasedTrainLoop):
         self.batches = make_exact(self.dataloader, runner.seed, _bad_samples(runner))
 
     def _run(self) -> None:
-        if self._iter and not self.batch:  # a validation that was left out when the run was stopped
-            self._decide_current_val_interval()
-            self.validate(self._epoch, self._max_epochs)
+        if self._iter and not self.batch:
+            self._validate_what_was_left_out(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._decide_current_val_interval()
@@ -144,8 +172,7 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
     def _run(self) -> None:
         self.runner.call_hook("before_train_epoch")
         if self._iter:
-            self._decide_current_val_interval()
-            self.validate(self._iter, self._max_iters)
+            self._validate_what_was_left_out(self._iter, self._max_iters)
         stream = self._stream()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()

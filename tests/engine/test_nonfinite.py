@@ -319,13 +319,6 @@ def test_pictures_and_weights_that_are_not_finite_are_named(tmp_path):
     assert "1 buffers that are not finite (1.running_mean)" in str(caught.value)
 
 
-def test_a_run_with_a_strategy_leaves_them_out_too(run):
-    runner = run(bad=(1, 3), strategy=dict(type="SingleDeviceStrategy"))
-    runner.train()
-    assert hook_of(runner, "NonFiniteHook").state_dict() == dict(skipped=2, in_a_row=0, scaler_skips=0)
-    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
-
-
 def test_it_can_be_switched_off_and_settings_are_checked(run):
     assert not any(isinstance(hook, NonFiniteHook) for hook in run(bad=(), nonfinite=None).hooks)
     with pytest.raises(InputError, match="nonfinite: 5; set nonfinite=dict"):

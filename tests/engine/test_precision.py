@@ -239,12 +239,6 @@ def test_a_compiled_run(classifier, given, tmp_path):
     torch.compiler.reset()
 
 
-def test_strategies_have_their_own_ways(classifier):
-    classifier.strategy, classifier.compile = dict(type="SingleDeviceStrategy"), "backbone"
-    with pytest.raises(InputError, match="do not go with a strategy"):
-        build_runner(classifier)
-
-
 # --- averaged weights -------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,19 @@ def test_what_a_killed_process_left_is_removed(classifier, tmp_path):
     assert sorted(path.name for path in work.glob("*.pth*")) == ["epoch_3.pth"]
 
 
+@pytest.mark.parametrize("save_best", [None, "accuracy/top1"])
+def test_a_validation_is_made_again_only_where_the_run_depends_on_it(classifier, tmp_path, save_best):
+    """The last checkpoint is written before the validation; a longer run goes on from it."""
+    saving = dict(default_hooks__checkpoint__save_best=save_best)
+    run(classifier, tmp_path / "work", train_cfg__max_epochs=2, **saving)
+    best = tmp_path / "work" / "best_accuracy_top1_epoch_1.pth"
+    assert best.exists() is (save_best is not None)
+    validated = []
+    at = [ActHook("before_val_epoch", lambda runner: validated.append(runner.iter), iteration) for iteration in (4, 6)]
+    run(classifier, tmp_path / "work", resume=True, hooks=at, **saving)
+    assert validated == ([6] if save_best is None else [4, 6])
+
+
 def test_another_batch_size_is_said(classifier, tmp_path):
     with pytest.raises(Stopped):
         run(classifier, tmp_path / "work", "before_train_iter", ask(), at=2)
