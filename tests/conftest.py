@@ -11,8 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items):
-    """The README's commands first: one test of two minutes, which at the end would run while the other worker idles."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """The pages that are run first: tests of minutes, which at the end would run while the other worker idles."""
+    items.sort(key=lambda item: item.path.name != "test_pages.py")
 
 
 @pytest.fixture(autouse=True)
