@@ -30,8 +30,12 @@ class _Watched:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[_Watched]:
+def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[_Watched]:
     """Write a file under another name in its folder, flush it to the disk, then give it its name.
+
+    Args:
+        path: of the file; its folder is there.
+        durable: wait for the disk, so that not even a failure of the power leaves half of it; some milliseconds.
 
     Whoever looks, whenever the process ends, finds the old file or the new one. A killed process leaves what it has
     written under a name that ends in `PART`.
@@ -46,8 +50,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[_Watched]:
         with open(part, "wb") as file:
             watched = _Watched(file)
             yield watched
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -55,7 +60,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[_Watched]:
         if watched is not None and watched.error is not None and watched.error is not error:
             raise watched.error from error
         raise
-    flush_folder(path.parent)
+    if durable:
+        flush_folder(path.parent)
 
 
 def flush_folder(folder: str | os.PathLike) -> None:

@@ -14,16 +14,16 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from pycocotools import mask as coco_mask
 
 from ..errors import InputError
+from ..files import whole_file
 
 FIELDS = ("bboxes", "scores", "labels", "mask_scores", "keypoints", "keypoint_scores")  # of instances, with masks
 
 
 def write(path: Path, content: bytes) -> None:
-    """The whole file or none: under another name first, then renamed."""
+    """The whole file or none, in a folder that is made; it need not outlive a failure of the power."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rough = path.with_name(f".{path.name}.{os.getpid()}")
-    rough.write_bytes(content)
-    rough.replace(path)
+    with whole_file(path, durable=False) as file:
+        file.write(content)
 
 
 class SavedPredictions:
