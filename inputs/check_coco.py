@@ -78,6 +78,7 @@ def check_coco(data: Data, model: Mapping | None) -> Report:
     sizes = [(entry["width"], entry["height"]) for entry in document["images"]]
     if note := check_pictures(files, sizes, place.path):
         notes.append(f"pictures: {note}")
+    _need_masks_of_the_pictures_size(data, document, place)
     return Report(where=place.path, pictures=len(files), unit="objects", classes=counts, notes=notes)
 
 
@@ -156,10 +157,9 @@ def _need_masks(data: Data, document: dict, place: Place) -> None:
     """Ask for masks if the pipeline loads them.
 
     Raises:
-        InputError: an object has none, or one of another size than its picture.
+        InputError: an object has none.
     """
-    steps = [step for step in data.config.get("pipeline") or () if isinstance(step, Mapping)]
-    if not any(step.get("with_mask") for step in steps):
+    if not _loads_masks(data):
         return
     bare = [
         entry["id"] for entry in document["annotations"] if not entry.get("segmentation") and not entry.get("ignore")
@@ -170,6 +170,16 @@ def _need_masks(data: Data, document: dict, place: Place) -> None:
             f"{some(bare)}), and {data.key}.pipeline loads masks (with_mask=True): add them, or take a model without "
             "masks and with_mask=False"
         )
+
+
+def _need_masks_of_the_pictures_size(data: Data, document: dict, place: Place) -> None:
+    """Ask that masks in run lengths have the sizes of their pictures, which are those of the files by now.
+
+    Raises:
+        InputError: one has another.
+    """
+    if not _loads_masks(data):
+        return
     sizes = {picture["id"]: [picture["height"], picture["width"]] for picture in document["images"]}
     other = [
         entry["id"]
@@ -181,6 +191,11 @@ def _need_masks(data: Data, document: dict, place: Place) -> None:
             f"{place.path}: {len(other)} masks in run lengths (ids {some(other)}) have another size than their "
             "pictures: write them anew, size=[height, width]"
         )
+
+
+def _loads_masks(data: Data) -> bool:
+    steps = [step for step in data.config.get("pipeline") or () if isinstance(step, Mapping)]
+    return any(step.get("with_mask") for step in steps)
 
 
 def check_evaluated(evaluated: Place, data: Data) -> None:

@@ -55,7 +55,7 @@ def test_the_readme(tmp_path):
 RUN = [page for page in DOCS if page.name != "README.md"]
 
 
-@pytest.mark.parametrize("page", todays(RUN, 3, ids=lambda page: page.stem))
+@pytest.mark.parametrize("page", todays(RUN, 6, ids=lambda page: page.stem))
 def test_a_page_of_the_docs(page, tmp_path):
     done = run(page, tmp_path)
     assert len(done) == sum(

@@ -28,6 +28,7 @@ from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
 from bestiary.errors import InputError
 from bestiary.inputs import make_digits
+from bestiary.tools.bench_frame import need_writable
 from bestiary.tools.jobs import environment
 from bestiary.tools.machine import record
 from bestiary.tools.parsers import command_parser
@@ -68,6 +69,7 @@ def compare(args: argparse.Namespace) -> None:
     Raises:
         InputError: a run failed; its message is above.
     """
+    need_writable("--out", args.out)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         make_digits(Path(folder) / "data/digits")

@@ -31,6 +31,7 @@ from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
 from bestiary.errors import InputError
 from bestiary.inputs import make_digits
+from bestiary.tools.bench_frame import need_writable
 from bestiary.tools.jobs import environment
 from bestiary.tools.machine import record
 from bestiary.tools.parsers import command_parser
@@ -64,6 +65,7 @@ def compare(args: argparse.Namespace) -> None:
     Raises:
         InputError: a run failed; its message is above.
     """
+    need_writable("--out", args.out)
     ways = [ALONE, *args.kinds]
     taken: dict[str, list[list[dict[str, Any]]]] = {way: [] for way in ways}
     began = time.monotonic()

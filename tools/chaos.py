@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.progress import clock
+from bestiary.tools.bench_frame import need_writable
 from bestiary.tools.machine import record
 from bestiary.tools.parsers import command_parser
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> bool:
     """Run a part and print its table; whether anything was lost."""
+    need_writable("--out", args.out)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         results, table, lost = PARTS[args.what](Path(folder), args, lambda line: print(line, flush=True))
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace) -> bool:
     print(f"{args.what}: {'something was LOST' if lost else 'nothing was lost'}, {clock(time.monotonic() - began)}")
     if args.out:
         content = record("chaos", args, torch.device("cpu"), results=results)
-        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1).replace(folder, "FOLDER")  # another name in each run
+        args.out.write_text(text + "\n", encoding="utf-8")
     return lost
 
 

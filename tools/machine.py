@@ -17,7 +17,16 @@ import bestiary
 from bestiary.errors import InputError
 from bestiary.kernels import build, peak
 
-NOT_MEASURED = "out", "csv", "markdown", "plot", "plot_width", "replay", "one"  # arguments that say where results go
+NOT_MEASURED = (
+    "out",
+    "debug",
+    "csv",
+    "markdown",
+    "plot",
+    "plot_width",
+    "replay",
+    "one",
+)  # arguments that say where results go
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -78,6 +78,7 @@ def test_memory_of_workers(start, tmp_path):
         assert private <= private_plain + 0.1 * nbytes
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_has_no_copy(tmp_path):
     nbytes, _, private = measured("spawn", "shared", 10**5, tmp_path)
     _, _, private_plain = measured("spawn", "plain", 10**5, tmp_path)

@@ -249,7 +249,14 @@ def test_pictures_of_another_size(root):
     path = root / "coco" / "train2017" / "000002.jpg"
     Image.open(path).resize((64, 96)).save(path)
     fails(coco(root), path, "is 64 x 96", annotations(root), "says 128 x 128")
-    rewrite(annotations(root), lambda content: content["images"][2].update(width=96, height=64))
+
+    def turn(content):
+        content["images"][2].update(width=96, height=64)
+        for entry in content["annotations"]:
+            if entry["image_id"] == content["images"][2]["id"]:
+                entry["segmentation"]["size"] = [64, 96]
+
+    rewrite(annotations(root), turn)
     check_inputs(coco(root))  # turned: as a note on its orientation may say
 
 

@@ -97,6 +97,14 @@ TABLE = {
         (["emty"], "emty: no such folder .did you mean 'empty'"),
         (["file"], "file: a file; give the work directory"),
     ],
+    "merge": [
+        (["gone.sharded", "weights.safetensors"], "gone.sharded"),
+        (["empty", "weights.safetensors"], "empty"),
+    ],
+    "chaos": [
+        (["resume", "--rows", "mix-up"], "no row 'mix-up'; there are dropout, drop path"),
+        (["kill", "--out", "file/x.json"], "--out file/x.json: cannot be written"),
+    ],
     "list": [(["poolformr_s12"], "no backbone fits 'poolformr_s12' .near it: poolformer_s12")],
 }
 NO_INPUT = {"doctor"}  # it takes none that could be bad

@@ -30,6 +30,7 @@ def check(one):
     assert one["statuses"][0] == 70 and one["said"]
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_while_the_other_waits(tmp_path):
     (one,) = run("deaths(Path(sys.argv[1]), ['is killed, the other waits for ever'], say=str)", tmp_path)
     check(one)

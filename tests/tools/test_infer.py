@@ -290,12 +290,6 @@ def test_videos_without_imageio(monkeypatch, tiny, tmp_path, capsys):
     assert "videos take imageio and av, not installed: pip install 'bestiary[video]'" in capsys.readouterr().err
 
 
-def test_help_has_examples():
-    with pytest.raises(SystemExit) as ended:
-        infer_tool.main(["--help"])
-    assert ended.value.code == 0 and "bestiary infer CONFIG CHECKPOINT clip.mp4" in infer_tool.__doc__
-
-
 @pytest.mark.parametrize(("width", "columns"), [(None, None), (1600, 2), (700, 1), (300, 1)])
 def test_a_sheet_is_as_wide_as_asked(width, columns):
     side, cells = sheet_columns(width, 2, 320)

@@ -11,7 +11,7 @@ from bestiary.tools.machine import NOT_MEASURED
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 RECORDS = sorted(path for path in CARDS.glob("*/*.json") if path.parent.name != "data")
-TOOLS = {*(f"bench_{name}" for name in benchmark.SUBJECTS), "bench_operators", "compare"}
+TOOLS = {*(f"bench_{name}" for name in benchmark.SUBJECTS), "bench_operators", "chaos", "compare"}
 
 
 def test_there_are_records_of_every_tool():

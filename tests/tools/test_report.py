@@ -105,6 +105,7 @@ def test_as_a_command_without_a_terminal(digits):
     assert "\x1b" not in done.stdout and (digits / "a.html").stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_as_a_command_in_a_terminal(digits):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from terminal import in_terminal
 
 BESTIARY = [sys.executable, "-m", "bestiary.tools.cli"]
@@ -17,6 +18,7 @@ def test_digits_are_made_with_a_bar_and_without_one(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("small: wrote") and "\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_comparison_in_a_narrow_terminal_and_in_a_pipe(tmp_path):
     words = ["compare", "shvit_s1", "timm:resnet18", "--size", "32", "--batch", "2", "--threads", "1", "--seconds", "0"]
     shown, status = in_terminal([*BESTIARY, *words, "--out", "r.json"], columns=80, cwd=tmp_path)
