@@ -79,7 +79,9 @@ def compare(args: argparse.Namespace) -> None:
             for number in range(args.rounds):
                 for way in WAYS if number % 2 == 0 else WAYS[::-1]:
                     taken[way].append(statistics.median(_run(way, config, args, Path(folder))))
-                print(f"{config}: round {number + 1}/{args.rounds}, {clock(time.monotonic() - began)}", flush=True)
+                latest = " and ".join(f"{1e3 * taken[way][-1]:.0f} ms ({way})" for way in WAYS)
+                spent = clock(time.monotonic() - began)
+                print(f"{config}: round {number + 1}/{args.rounds}: {latest}, {spent}", flush=True)
             # Neighbouring runs met the same machine.
             ratios = [ours / bare for bare, ours in zip(*(taken[way] for way in WAYS), strict=True)]
             medians = {way: statistics.median(values) for way, values in taken.items()}

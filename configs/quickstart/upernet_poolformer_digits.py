@@ -47,7 +47,7 @@ default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="bestiary.TimmOptimizer", name="nadamuon", lr=0.01, weight_decay=0.05),
+    optimizer=dict(type="bestiary.TimmOptimizer", name="nadamuon", ns_dtype="float32", lr=0.01, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
     clip_grad=dict(max_norm=10.0),
 )

@@ -53,7 +53,7 @@ def classifier(class_folders, tmp_path):
             val_cfg=dict(type="ValLoop"),
             optim_wrapper=dict(
                 type="OptimWrapper",
-                optimizer=dict(type="TimmOptimizer", name="nadamuon", lr=0.01, weight_decay=0.05),
+                optimizer=dict(type="TimmOptimizer", name="nadamuon", ns_dtype="float32", lr=0.01, weight_decay=0.05),
                 paramwise_cfg=dict(norm_decay_mult=0.0),
             ),
             param_scheduler=[dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=2)],

@@ -161,3 +161,49 @@ def test_adaptive_clipping_is_by_the_weights_of_each_unit():
         assert (norm(grad) > limit).any()
     for grad, change in zip(grads[2:], changes[2:], strict=True):
         torch.testing.assert_close(change.detach(), grad, rtol=1e-4, atol=1e-4)
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (4, 3, 2, 2)])
+@pytest.mark.parametrize(("ns_dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
+def test_muon_makes_updates_orthogonal_in_the_type_asked_for(shape, ns_dtype, tolerance):
+    """The quintic Newton-Schulz iteration of Muon, in float64, on a random gradient."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    weight.grad = torch.randn(shape)
+    x = weight.grad.double().flatten(1)
+    x, turned = (x.T, True) if x.shape[0] > x.shape[1] else (x, False)
+    x = x / x.norm()
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    expected = weight.detach().double() - 0.1 * (x.T if turned else x).reshape(shape)
+    settings = dict(lr=0.1, momentum=0.0, nesterov=False, adjust_lr_fn=None, ns_coefficients="original")
+    TimmOptimizer([weight], "muon", ns_dtype=ns_dtype, **settings).step()
+    error = (weight.detach().double() - expected).abs().max()
+    assert error < tolerance and (ns_dtype == "float32" or error > 2e-5)
+
+
+def test_muon_in_float32_leaves_other_optimizers_alone():
+    weights = [nn.Parameter(torch.arange(12.0).reshape(3, 4) % 5) for _ in range(3)]
+    for weight in weights:
+        weight.grad = torch.ones(3, 4) + torch.eye(3, 4)
+    plain, ours, after = (
+        TimmOptimizer([weight], "nadamuon", lr=0.1, **given)
+        for weight, given in zip(weights, [{}, dict(ns_dtype="float32"), {}], strict=True)
+    )
+    plain.step()
+    ours.step()
+    after.step()
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
+    assert ours.param_groups[0]["algo"] == "adamuon"
+
+
+@pytest.mark.parametrize(
+    ("name", "ns_dtype", "message"),
+    [
+        ("lamb", "float32", "ns_dtype='float32' is for Muon and its variants; lamb has no such steps"),
+        ("muon", "half", "ns_dtype='half' is none of float32, bfloat16"),
+    ],
+)
+def test_an_ns_dtype_that_does_not_fit(name, ns_dtype, message):
+    with pytest.raises(InputError, match=message):
+        TimmOptimizer([nn.Parameter(torch.randn(3, 2))], name, lr=0.1, ns_dtype=ns_dtype)
