@@ -1,35 +1,36 @@
-"""Time per iteration of `bestiary train` over that of a bare PyTorch loop: bestiary benchmark loop --out FILE"""
+"""Time per iteration of `bestiary train` over that of a bare PyTorch loop: bestiary benchmark loop --out FILE
+
+Both train in one process, an iteration of one after an iteration of the other, each with a model, an optimizer and data
+workers of its own, so that a machine that drifts hurts both alike.
+"""
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch.nn.utils import clip_grad_norm_
 
-from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded
 from bestiary.engine.optimizers import TimmOptimizer
 from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
-from bestiary.errors import InputError
 from bestiary.inputs import make_digits
 from bestiary.tools.bench_frame import need_writable
-from bestiary.tools.jobs import environment
+from bestiary.tools.bench_steps import WARM, parse, set_workers, short_training, start
 from bestiary.tools.machine import record
 from bestiary.tools.parsers import command_parser
 
@@ -39,121 +40,113 @@ CONFIGS = (
     "quickstart/upernet_poolformer_digits",
 )
 WAYS = ("bare", "bestiary")
-WARM = 10  # iterations that do not count
+MOST = 1.03  # that a framework may cost
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print; returns the exit status."""
     parser = command_parser("benchmark loop", __doc__)
     parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG", help="the quickstart's three")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each way, in turns (5)")
-    parser.add_argument("--iterations", type=int, default=60, help="of a run, of which the first 10 do not count (60)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process (1)")
     parser.add_argument("--workers", type=int, help="data workers; the config's if left out")
-    parser.add_argument("--out", type=Path, help="file for the record, JSON")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
-    args = parser.parse_args(argv)
-    if args.iterations <= WARM:
-        parser.error(f"--iterations: the first {WARM} do not count, so at least {WARM + 1}")
+    args = parse(parser, argv)
     if args.one:
-        way, config, out = args.one
-        Path(out).write_text(json.dumps(measure(way, config, args)))
+        config, out = args.one
+        Path(out).write_text(json.dumps(measure(config, args)))
         return 0
-    return run_guarded(lambda: compare(args), args.debug)
+    return run_guarded(lambda: report(args), args.debug)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Run both ways in turns, each in a process of its own, and print the ratio of their medians.
-
-    Raises:
-        InputError: a run failed; its message is above.
-    """
+def report(args: argparse.Namespace) -> None:
+    """Measure, print, and write the record."""
     need_writable("--out", args.out)
-    results = []
     with tempfile.TemporaryDirectory() as folder:
-        make_digits(Path(folder) / "data/digits")
-        for config in args.configs:
-            taken: dict[str, list[float]] = {way: [] for way in WAYS}
-            began = time.monotonic()
-            for number in range(args.rounds):
-                for way in WAYS if number % 2 == 0 else WAYS[::-1]:
-                    taken[way].append(statistics.median(_run(way, config, args, Path(folder))))
-                latest = " and ".join(f"{1e3 * taken[way][-1]:.0f} ms ({way})" for way in WAYS)
-                spent = clock(time.monotonic() - began)
-                print(f"{config}: round {number + 1}/{args.rounds}: {latest}, {spent}", flush=True)
-            # Neighbouring runs met the same machine.
-            ratios = [ours / bare for bare, ours in zip(*(taken[way] for way in WAYS), strict=True)]
-            medians = {way: statistics.median(values) for way, values in taken.items()}
-            results.append(
-                dict(config=config, seconds=taken, medians=medians, ratio=statistics.median(ratios), ratios=ratios)
-            )
-    table = Table("config", "bare, ms", "bestiary train, ms", "ratio")
-    for row in results:
-        milliseconds = [f"{1e3 * row['medians'][way]:.1f}" for way in WAYS]
-        table.add_row(row["config"], *milliseconds, f"{row['ratio']:.3f}")
+        results, table = compare(Path(folder), args, lambda line: print(line, flush=True))
     Console().print(table)
     if args.out:
         content = record("bench_loop", args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
         args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _run(way: str, config: str, args: argparse.Namespace, folder: Path) -> list[float]:
+def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], Table]:
+    """Measure each config in `args.rounds` processes; medians, the ratio in each process, and their table.
+
+    Raises:
+        InputError: a run failed; its message is passed on.
+    """
+    results = []
+    make_digits(folder / "data/digits")
+    for config in args.configs:
+        taken: dict[str, list[float]] = {way: [] for way in WAYS}
+        began = time.monotonic()
+        for number in range(args.rounds):
+            for way, iterations in _run(config, args, folder).items():
+                taken[way].append(statistics.median(iterations))
+            latest = " and ".join(f"{1e3 * taken[way][-1]:.1f} ms ({way})" for way in WAYS)
+            say(f"{config}: round {number + 1}/{args.rounds}: {latest}, {clock(time.monotonic() - began)}")
+        ratios = [ours / bare for bare, ours in zip(*(taken[way] for way in WAYS), strict=True)]
+        medians = {way: statistics.median(values) for way, values in taken.items()}
+        results.append(
+            dict(config=config, seconds=taken, medians=medians, ratio=statistics.median(ratios), ratios=ratios)
+        )
+    table = Table("config", "bare, ms", "bestiary train, ms", "ratio")
+    for row in results:
+        milliseconds = [f"{1e3 * row['medians'][way]:.1f}" for way in WAYS]
+        table.add_row(row["config"], *milliseconds, f"{row['ratio']:.3f}")
+    return results, table
+
+
+def _run(config: str, args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     out = folder / "seconds.json"
-    command = [sys.executable, "-m", "bestiary.tools.bench_loop", "--one", way, config, str(out)]
+    command = ["-m", "bestiary.tools.bench_loop", "--one", config, str(out)]
     command += ["--iterations", str(args.iterations), "--threads", str(args.threads)]
     command += ["--workers", str(args.workers)] if args.workers is not None else []
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise InputError(f"{config}, {way}: {done.stderr[-2000:]}")
+    start(command, config, folder)
     return json.loads(out.read_text())
 
 
-def measure(way: str, name: str, args: argparse.Namespace) -> list[float]:
-    """Seconds between the ends of iterations, the first `WARM` left out."""
+def measure(name: str, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of the iterations that count, either way."""
     torch.set_num_threads(args.threads)
-    cfg = load_config(name)
-    cfg.work_dir = tempfile.mkdtemp(dir=".")
-    cfg.model.backbone.init_cfg = None
+    cfg = short_training(name, args.iterations, tempfile.mkdtemp(dir="."))
+    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=args.iterations)]
     if args.workers is not None:
-        cfg.train_dataloader.num_workers = args.workers
-        cfg.train_dataloader.persistent_workers = args.workers > 0
-    ends = _of_bestiary(cfg, args.iterations) if way == "bestiary" else _of_bare(cfg, args.iterations)
-    return [later - earlier for earlier, later in zip(ends[WARM - 1 :], ends[WARM:], strict=False)]
+        set_workers(cfg, args.workers)
+    runner = build_runner(cfg)
+    turns = InTurnsHook(_bare(cfg, args.iterations))
+    runner.register_hook(turns, priority="LOWEST")
+    runner.train()
+    return {way: taken[WARM:] for way, taken in zip(WAYS, (turns.bare, turns.ours), strict=True)}
 
 
 @HOOKS.register_module()
-class StampHook(Hook):
-    """Notes when each iteration ends."""
+class InTurnsHook(Hook):
+    """Does an iteration of another loop after each of the run's, and times both.
+
+    Args:
+        loop: does an iteration a step.
+    """
 
     priority = "LOWEST"
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, loop: Iterator[None]) -> None:
+        self.loop = loop
+        self.ours: list[float] = []
+        self.bare: list[float] = []
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self.began = time.perf_counter()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.ends.append(time.perf_counter())
+        ended = time.perf_counter()
+        next(self.loop)
+        self.ours.append(ended - self.began)
+        self.began = time.perf_counter()
+        self.bare.append(self.began - ended)
 
 
-def _of_bestiary(cfg: Config, iterations: int) -> list[float]:
-    """As `bestiary train` does it, to the end of `iterations`, without validation."""
-    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations + 1)
-    cfg.train_dataloader.sampler.type = "InfiniteSampler"
-    cfg.default_hooks.checkpoint = dict(type="CheckpointHook", by_epoch=False, interval=iterations)
-    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=iterations)]
-    stamp = StampHook()
-    runner = build_runner(cfg)
-    runner.register_hook(stamp, priority="LOWEST")
-    runner.train()
-    return stamp.ends
-
-
-def _of_bare(cfg: Config, iterations: int) -> list[float]:
-    """The same model, data, optimizer, clipping and schedule in a loop without a framework."""
-    init_default_scope(cfg.default_scope)
-    for module in cfg.custom_imports["imports"]:
-        __import__(module)
+def _bare(cfg: Config, iterations: int) -> Iterator[None]:
+    """The same model, data, optimizer, clipping and schedule in a loop without a framework, an iteration a step."""
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -166,7 +159,6 @@ def _of_bare(cfg: Config, iterations: int) -> list[float]:
     groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=others, weight_decay=0.0)]
     optimizer = TimmOptimizer(groups, **settings)
     rate = settings["lr"]
-    ends = []
     for number, batch in zip(range(iterations), _batches(cfg), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.05 + 0.95 * number / iterations)
@@ -177,8 +169,7 @@ def _of_bare(cfg: Config, iterations: int) -> list[float]:
         clip_grad_norm_([p for p in model.parameters() if p.grad is not None], cfg.optim_wrapper.clip_grad.max_norm)
         optimizer.step()
         optimizer.zero_grad()
-        ends.append(time.perf_counter())
-    return ends
+        yield
 
 
 def _parts(value: Any) -> list[torch.Tensor]:

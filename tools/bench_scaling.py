@@ -8,36 +8,33 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from bestiary.engine.configs import load_config
 from bestiary.engine.launch import run_guarded, set_threads
 from bestiary.engine.parallel.choice import KINDS
 from bestiary.engine.parallel.sharding import own_part
 from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
-from bestiary.errors import InputError
 from bestiary.inputs import make_digits
 from bestiary.tools.bench_frame import need_writable
-from bestiary.tools.jobs import environment
+from bestiary.tools.bench_steps import StampHook, parse, seconds, set_workers, short_training, start
 from bestiary.tools.machine import record
 from bestiary.tools.parsers import command_parser
 
 CONFIG = "quickstart/classifier_poolformer_digits"
-RANKS, WARM = 2, 10  # processes; iterations that do not count
+RANKS = 2
 ALONE = "one process"
 
 
@@ -45,36 +42,38 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print; returns the exit status."""
     parser = command_parser("benchmark scaling", __doc__)
     parser.add_argument("config", nargs="?", default=CONFIG, help="a classifier, detector or segmentor on the digits")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each way, in turns (5)")
-    parser.add_argument("--iterations", type=int, default=60, help="of a run, of which the first 10 do not count (60)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of parallel; all if left out")
-    parser.add_argument("--out", type=Path, help="file for the record, JSON")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input, too")
-    args = parser.parse_args(argv)
-    if args.iterations <= WARM:
-        parser.error(f"--iterations: the first {WARM} do not count, so at least {WARM + 1}")
+    args = parse(parser, argv)
     if args.one:
         return run_guarded(lambda: measure(*args.one, args), debug=True)
-    return run_guarded(lambda: compare(args), args.debug)
+    return run_guarded(lambda: report(args), args.debug)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Run all ways in turns and print their medians.
+def report(args: argparse.Namespace) -> None:
+    """Measure, print, and write the record."""
+    need_writable("--out", args.out)
+    with tempfile.TemporaryDirectory() as folder:
+        results, table = compare(Path(folder), args, lambda line: print(line, flush=True))
+    Console().print(table)
+    if args.out:
+        content = record("bench_scaling", args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
+        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[dict[str, Any], Table]:
+    """Run all ways in turns; their medians, and the table of them.
 
     Raises:
-        InputError: a run failed; its message is above.
+        InputError: a run failed; its message is passed on.
     """
-    need_writable("--out", args.out)
     ways = [ALONE, *args.kinds]
     taken: dict[str, list[list[dict[str, Any]]]] = {way: [] for way in ways}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        make_digits(Path(folder) / "data/digits")
-        for number in range(args.rounds):
-            for way in ways if number % 2 == 0 else ways[::-1]:
-                taken[way].append(_run(way, args, Path(folder)))
-            print(f"round {number + 1}/{args.rounds}, {clock(time.monotonic() - began)}", flush=True)
+    make_digits(folder / "data/digits")
+    for number in range(args.rounds):
+        for way in ways if number % 2 == 0 else ways[::-1]:
+            taken[way].append(_run(way, args, folder))
+        say(f"round {number + 1}/{args.rounds}, {clock(time.monotonic() - began)}")
     results = {way: _summary(runs) for way, runs in taken.items()}
     for way in args.kinds:
         pairs = zip(taken[ALONE], taken[way], strict=True)  # neighbours met the same machine
@@ -84,11 +83,7 @@ def compare(args: argparse.Namespace) -> None:
     for way, row in results.items():
         sizes = [f"{row[key] / 2**20:.1f}" for key in ("pss", "parameters", "gradients", "optimizer")]
         table.add_row(way, f"{1e3 * row['seconds']:.1f}", f"{row.get('speed_of_one_process', 1.0):.2f}", *sizes)
-    Console().print(table)
-    if args.out:
-        content = record("bench_scaling", args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return results, table
 
 
 def _seconds(ranks: list[dict[str, Any]]) -> float:
@@ -108,26 +103,22 @@ def _summary(runs: list[list[dict[str, Any]]]) -> dict[str, Any]:
 def _run(way: str, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """What each rank of a run has measured."""
     out = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable]
+    command = []
     if way != ALONE:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]
     command += ["-m", "bestiary.tools.bench_scaling", args.config, "--one", way, str(out)]
     command += ["--iterations", str(args.iterations)]
-    env = {**environment(), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2" if way == ALONE else "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise InputError(f"{args.config}, {way}: {done.stderr[-3000:]}")
+    threads = "2" if way == ALONE else "1"
+    start(command, f"{args.config}, {way}", folder, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=threads)
     return [json.loads(path.read_text()) for path in sorted(out.glob("rank*.json"))]
 
 
 @HOOKS.register_module()
-class MeasureHook(Hook):
+class MeasureHook(StampHook):
     """Notes when each iteration ends and, at the last, what the rank holds."""
 
-    priority = "LOWEST"
-
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        super().__init__()
         self.gradients = 0
         self.held: dict[str, int] = {}
 
@@ -141,7 +132,7 @@ class MeasureHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stamp; the last time, count."""
-        self.ends.append(time.perf_counter())
+        super().after_train_iter(runner, batch_idx)
         if len(self.ends) == runner.max_iters:
             optimizer = runner.optim_wrapper.optimizer
             state = getattr(optimizer, "optim", optimizer).state  # ZeRO keeps its share in an optimizer of its own
@@ -170,17 +161,12 @@ def measure(way: str, out: str, args: argparse.Namespace) -> None:
     """Train in this process, or as a rank of several, and write what was seen into the folder `out`."""
     launcher = "none" if way == ALONE else "pytorch"
     set_threads(launcher, 2 if way == ALONE else 1)
-    cfg = load_config(args.config)
-    cfg.launcher, cfg.work_dir = launcher, str(Path(out) / "work")
-    cfg.model.backbone.init_cfg = None
+    cfg = short_training(args.config, args.iterations, str(Path(out) / "work"))
+    cfg.launcher = launcher
     if way != ALONE:
         cfg.parallel = way
         cfg.train_dataloader.batch_size //= RANKS
-    cfg.train_dataloader.num_workers, cfg.train_dataloader.persistent_workers = 0, False
-    cfg.train_dataloader.sampler.type = "InfiniteSampler"
-    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=args.iterations, val_interval=args.iterations + 1)
-    cfg.default_hooks.checkpoint = dict(type="CheckpointHook", by_epoch=False, interval=-1, save_last=False)
+    set_workers(cfg, 0)
     cfg.param_scheduler = [dict(type="ConstantLR", factor=1.0, by_epoch=False)]
     cfg.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-3, weight_decay=0.05)
     cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0)
@@ -188,8 +174,8 @@ def measure(way: str, out: str, args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     runner.register_hook(hook, priority="LOWEST")
     runner.train()
-    steps = [later - earlier for earlier, later in zip(hook.ends[WARM - 1 :], hook.ends[WARM:], strict=False)]
-    found = dict(seconds=statistics.median(steps), pictures=cfg.train_dataloader.batch_size, **hook.held)
+    step = statistics.median(seconds(hook.ends))
+    found = dict(seconds=step, pictures=cfg.train_dataloader.batch_size, **hook.held)
     (Path(out) / f"rank{get_rank()}.json").write_text(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""Break training runs on purpose and measure what is lost: bestiary chaos kill --trials 50"""
+"""Break training runs on purpose, and time them; measure what is lost: bestiary chaos kill --trials 50"""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, break, print; returns 1 if anything was lost."""
     words = "parts:\n" + "\n".join(f"  {name:8s} {part.__doc__}" for name, part in PARTS.items())
     parser = command_parser("chaos", __doc__, words)
-    parser.add_argument("what", choices=PARTS, help="what is broken")
+    parser.add_argument("what", choices=PARTS, help="what is broken or timed")
     parser.add_argument("--trials", type=int, default=50, help="of the kill test (50)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="of the resume matrix; all if left out")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing (0)")
@@ -121,8 +121,24 @@ def inputs(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -
     return [result._asdict() for result in results], table, any(result.wrong for result in results)
 
 
-# What takes time rather than breaks has options of its own: `bestiary benchmark loop` and `bestiary benchmark scaling`.
-PARTS = {"kill": kill, "resume": resume, "ranks": ranks, "hostile": hostile, "inputs": inputs}
+def overhead(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, Table, bool]:
+    """time an iteration over that of a bare loop, at most 1.03 (more options: benchmark loop)"""
+    from bestiary.tools import bench_loop
+
+    settings = argparse.Namespace(configs=bench_loop.CONFIGS, rounds=5, iterations=60, threads=1, workers=None)
+    results, table = bench_loop.compare(folder, settings, say)
+    return results, table, any(row["ratio"] > bench_loop.MOST for row in results)
+
+
+def scaling(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, Table, bool]:
+    """two ranks of a thread against a process of two, time and memory (more options: benchmark scaling)"""
+    from bestiary.tools import bench_scaling
+
+    settings = argparse.Namespace(config=bench_scaling.CONFIG, kinds=list(bench_scaling.KINDS), rounds=5, iterations=60)
+    return *bench_scaling.compare(folder, settings, say), False
+
+
+PARTS = {part.__name__: part for part in (kill, resume, ranks, hostile, inputs, overhead, scaling)}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,7 +22,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 # AdaMuon (arXiv:2507.11005): after 150 steps a network like this has 69 % of the held-out digits, under AdamW 16 %.
-# Its iterations are in float32: bfloat16 takes four times as long a step on a CPU without instructions for it.
+# Its iterations are in float32: in bfloat16 a step takes six times as long on a CPU without instructions for it.
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="TimmOptimizer", name="nadamuon", ns_dtype="float32", lr=0.01, weight_decay=0.05),

@@ -10,11 +10,12 @@ from mmengine.config import ConfigDict
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import convert_sync_batchnorm, is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
 from ...compat.mmengine_patches import batch_norm_for_cpu
+from ..parameter_groups import merge_groups
 from . import folder, zero  # noqa: F401  (zero registers its optimizer)
 from .batch_norm import need_sync_bn
 from .choice import Parallel, need_fitting, read_parallel
@@ -55,7 +56,14 @@ class SharingRunner(Runner):
         return model if (kind := self.cfg.get("sync_bn")) is None else convert_sync_batchnorm(model, kind)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """As Runner's; the weights are initialised and sharded first, for the optimizer takes what is left of them."""
+        """As Runner's, with merged groups; weights are initialised and sharded first: it takes what is left of them."""
+        built = self._build_optim_wrapper(optim_wrapper)
+        for one in built.values() if isinstance(built, OptimWrapperDict) else [built]:
+            if isinstance(one, OptimWrapper):
+                merge_groups(one.optimizer)
+        return built
+
+    def _build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         kind = self.parallel.type
         if kind == "ddp" or isinstance(optim_wrapper, OptimWrapper):
             return super().build_optim_wrapper(optim_wrapper)

@@ -16,6 +16,7 @@ from ..parallel.folder import SUFFIX
 from .state import KEY, capture
 
 INTERRUPTED = "interrupted_iter_{}.pth"
+FORMER = "former_best_ckpts"  # in the message hub: to be removed when a checkpoint that names the new one is there
 
 
 def _erase(path: Path) -> None:
@@ -26,37 +27,13 @@ def _erase(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _Later:
-    """A file backend whose removals wait."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend, self.waiting = backend, []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.waiting.append((self.backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        self.waiting.append((self.backend.rmtree, path))
-
-    def forget(self) -> None:
-        self.waiting.clear()
-
-    def carry_out(self) -> None:
-        for remove, path in self.waiting:
-            if Path(path).exists():
-                remove(path)
-        self.waiting.clear()
-
-
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
     """As CheckpointHook, with the same arguments. An outdated checkpoint is removed when the new one is on the disk.
 
     Where the disk is full, the run says so and goes on, and tries again when the next checkpoint is due; the earlier
-    ones stay. The last checkpoint of a run has to be written.
+    ones stay, and a best one that was not written does not count as the best. The last checkpoint of a run has to be
+    written.
 
     Raises:
         InputError: there is no room for the last checkpoint.
@@ -72,12 +49,12 @@ class WholeCheckpointHook(CheckpointHook):
         if getattr(runner, "saves_folders", False):
             self.filename_tmpl = self.filename_tmpl.removesuffix(".pth") + SUFFIX
             self.interrupted = INTERRUPTED.removesuffix(".pth") + SUFFIX
-        self.file_backend = _Later(self.file_backend)
         if is_main_process():
             for part in Path(self.out_dir).glob(f"*{PART}"):
                 _erase(part)
             for step in runner.message_hub.runtime_info.get("outdated_ckpt_ids", ()):
                 self._remove(step)
+        self._remove_former_best(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the state that `capture` collected in all processes."""
@@ -89,7 +66,6 @@ class WholeCheckpointHook(CheckpointHook):
         if hasattr(runner.train_loop, "validated"):
             runner.train_loop.validated = runner.iter
         super().after_val_epoch(runner, metrics or {})
-        self.file_backend.carry_out()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         before = list(getattr(self, "keep_ckpt_ids", ()))
@@ -100,12 +76,13 @@ class WholeCheckpointHook(CheckpointHook):
         self._keep(runner, after, outdated)
         if not self.save(runner, self.filename_tmpl.format(step), meta, self.by_epoch):
             self._keep(runner, before, [])
-            self.file_backend.forget()
-        elif is_main_process():
+            return
+        if is_main_process():
             for old in outdated:
                 self._remove(old)
             for old in Path(self.out_dir).glob(self.interrupted.format("*")):
                 _erase(old)
+        self._remove_former_best(runner)
 
     def _keep(self, runner: Runner, steps: list[int], outdated: list[int]) -> None:
         if self.max_keep_ckpts > 0:
@@ -121,37 +98,86 @@ class WholeCheckpointHook(CheckpointHook):
         """
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        trouble = [None]
-        at_end = meta["iter"] >= runner.max_iters
         self._captured = capture(runner, meta["epoch"])
+        what = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, **self.args)
         try:
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=by_epoch,
-                backend_args=self.backend_args,
-                **self.args,
-            )
-            if is_main_process():
-                write_text(Path(runner.work_dir) / "last_checkpoint", self.last_ckpt)
+            trouble = self._write(runner, name, meta, by_epoch, pointer=True, **what)
+        finally:
+            self._captured = None
+        if trouble is None:
+            self.saved_iteration = meta["iter"]
+            return True
+        if meta["iter"] >= runner.max_iters:
+            raise InputError(f"{trouble}. Make room, then go on with `--resume`")
+        runner.logger.error(f"{trouble}. The run goes on; make room before the next checkpoint")
+        return False
+
+    def _write(
+        self, runner: Runner, name: str, meta: dict, by_epoch: bool, pointer: bool = False, **what: Any
+    ) -> str | None:
+        """Write a checkpoint, and the file that names the last one; what was wrong, which every process learns."""
+        path = self.file_backend.join_path(self.out_dir, name)
+        trouble = [None]
+        places = dict(file_client_args=self.file_client_args, backend_args=self.backend_args)
+        try:
+            runner.save_checkpoint(self.out_dir, name, meta=meta, by_epoch=by_epoch, **places, **what)
+            if pointer and is_main_process():
+                write_text(Path(runner.work_dir) / "last_checkpoint", path)
         except OSError as error:
             if not is_full(error):
                 raise
-            trouble = [f"{self.last_ckpt}: not written: {error.strerror}; earlier checkpoints are untouched"]
-        finally:
-            self._captured = None
+            trouble = [f"{path}: not written: {error.strerror}; earlier checkpoints are untouched"]
         broadcast_object_list(trouble)
-        if trouble[0] is None:
-            self.saved_iteration = meta["iter"]
-            return True
-        if at_end:
-            raise InputError(f"{trouble[0]}. Make room, then go on with `--resume`")
-        runner.logger.error(f"{trouble[0]}. The run goes on; make room before the next checkpoint")
-        return False
+        return trouble[0]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        """As CheckpointHook's, but the former best goes when the new one and a checkpoint naming it are there."""
+        if not self.save_best:
+            return
+        if "auto" in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        step = runner.epoch if self.by_epoch else runner.iter
+        several = len(self.key_indicators) > 1
+        better = False
+        for indicator, rule in zip(self.key_indicators, self.rules, strict=True):
+            ending = f"_{indicator}" if several else ""  # mmengine's names: a run of its goes on here
+            known = runner.message_hub.runtime_info
+            score = metrics[indicator]
+            best = known.get(f"best_score{ending}", self.init_value_map[rule])
+            if score is None or not self.is_better_than[indicator](score, best):
+                continue
+            name = f"best_{indicator}_{self.filename_tmpl.format(step)}".replace("/", "_")
+            trouble = self._write(runner, name, meta, False, save_optimizer=False, save_param_scheduler=False)
+            if trouble is not None:
+                runner.logger.error(f"{trouble}. The run goes on; make room before the next validation")
+                continue
+            better = True
+            former = self.best_ckpt_path_dict.get(indicator) if several else self.best_ckpt_path
+            path = self.file_backend.join_path(self.out_dir, name)
+            if several:
+                self.best_ckpt_path_dict[indicator] = path
+            else:
+                self.best_ckpt_path = path
+            runner.message_hub.update_info(f"best_score{ending}", score)
+            runner.message_hub.update_info(f"best_ckpt{ending}", path)
+            if former and former != path:
+                runner.message_hub.update_info(FORMER, [*known.get(FORMER, ()), former])
+            runner.logger.info(f"The best checkpoint with {score:0.4f} {indicator} is saved to {name}.")
+        # Again, for the one of this step names the former best, which a run that goes on from it would not remove.
+        if better and self.last_ckpt is not None:
+            self._save_checkpoint_with_step(runner, step, meta)
+        elif better:
+            self._remove_former_best(runner)
+
+    def _remove_former_best(self, runner: Runner) -> None:
+        """Remove what was the best when it was written and no longer is."""
+        known = runner.message_hub.runtime_info
+        bests = {path for key, path in known.items() if key.startswith("best_ckpt")}
+        if is_main_process():
+            for path in set(known.get(FORMER, ())) - bests:
+                _erase(Path(path))
+        runner.message_hub.update_info(FORMER, [])
 
     def _remove(self, step: int) -> None:
         path = Path(self.out_dir) / self.filename_tmpl.format(step)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
+from bestiary.engine.metrics import TopkAccuracy
 from bestiary.engine.runner import build_runner
-from bestiary.engine.training import Stopped, find_resumable
+from bestiary.engine.training import Stopped, checkpoint_hook, find_resumable
 from bestiary.engine.training.stopping import StopRequest
 from bestiary.errors import InputError
 from bestiary.registry import HOOKS
@@ -210,6 +211,48 @@ def test_a_full_disk_at_the_end(classifier, tmp_path, whole, limits):
     assert [path.name for path in work.glob("*.pth*")] == ["epoch_2.pth"]
     run(classifier, work, resume=True, **KEEP_ONE)
     assert same(weights(work), whole)
+
+
+BEST = dict(default_hooks__checkpoint=dict(type="CheckpointHook", interval=2, save_best="accuracy/top1"))
+
+
+def test_a_full_disk_when_the_best_is_written(classifier, tmp_path, whole, limits, capsys, monkeypatch):
+    """The run goes on with the former best; the next that is better than that one replaces it."""
+    work, seen, scores = tmp_path / "work", {}, iter([10.0, 30.0, 20.0, 5.0])
+    monkeypatch.setattr(TopkAccuracy, "compute_metrics", lambda self, results: {"top1": next(scores)})
+
+    def make_room(runner):
+        limits(None)
+        seen["then"] = sorted(path.name for path in work.glob("*.pth*"))
+
+    hooks = [ActHook("before_val_epoch", lambda runner: limits(2000), 4), ActHook("before_train_epoch", make_room, 4)]
+    run(classifier, work, hooks=hooks, **BEST)
+    assert seen["then"] == ["best_accuracy_top1_epoch_1.pth", "epoch_2.pth"]
+    assert "best_accuracy_top1_epoch_2.pth: not written: File too large; earlier" in capsys.readouterr().out
+    assert [path.name for path in work.glob("best*")] == ["best_accuracy_top1_epoch_3.pth"]
+    assert same(weights(work), whole)
+
+
+def test_the_former_best_of_a_killed_process_is_removed(classifier, tmp_path, monkeypatch):
+    """It was killed when the new best and the checkpoint that names it had been written."""
+    work, seen, scores = tmp_path / "work", {}, iter([10.0, 30.0, 20.0, 5.0])
+    monkeypatch.setattr(TopkAccuracy, "compute_metrics", lambda self, results: {"top1": next(scores)})
+    erase = checkpoint_hook._erase
+
+    def die(path):
+        if path.name.startswith("best"):
+            seen["there"] = sorted(path.name for path in work.glob("best*"))
+            raise KeyboardInterrupt
+        erase(path)
+
+    monkeypatch.setattr(checkpoint_hook, "_erase", die)
+    saving = dict(BEST["default_hooks__checkpoint"], interval=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(classifier, work, default_hooks__checkpoint=saving)
+    assert seen["there"] == ["best_accuracy_top1_epoch_1.pth", "best_accuracy_top1_epoch_2.pth"]
+    monkeypatch.setattr(checkpoint_hook, "_erase", erase)
+    run(classifier, work, resume=True, default_hooks__checkpoint=saving)
+    assert [path.name for path in work.glob("best*")] == ["best_accuracy_top1_epoch_2.pth"]
 
 
 def test_what_a_killed_process_left_is_removed(classifier, tmp_path):
