@@ -7,6 +7,7 @@ workers of its own, so that a machine that drifts hurts both alike.
 import argparse
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -69,7 +70,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], Table]:
-    """Measure each config in `args.rounds` processes; medians, the ratio in each process, and their table.
+    """Measure each config in `args.rounds` processes; of each the ratios of neighbouring iterations, and their table.
 
     Raises:
         InputError: a run failed; its message is passed on.
@@ -81,19 +82,34 @@ def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) 
         began = time.monotonic()
         for number in range(args.rounds):
             for way, iterations in _run(config, args, folder).items():
-                taken[way].append(statistics.median(iterations))
-            latest = " and ".join(f"{1e3 * taken[way][-1]:.1f} ms ({way})" for way in WAYS)
-            say(f"{config}: round {number + 1}/{args.rounds}: {latest}, {clock(time.monotonic() - began)}")
-        ratios = [ours / bare for bare, ours in zip(*(taken[way] for way in WAYS), strict=True)]
-        medians = {way: statistics.median(values) for way, values in taken.items()}
-        results.append(
-            dict(config=config, seconds=taken, medians=medians, ratio=statistics.median(ratios), ratios=ratios)
-        )
-    table = Table("config", "bare, ms", "bestiary train, ms", "ratio")
+                taken[way] += iterations
+            result = _result(config, taken)
+            spent = clock(time.monotonic() - began)
+            say(f"{config}: round {number + 1}/{args.rounds}: ratio {_words(result)} so far, {spent}")
+        results.append(result)
+    table = Table("config", "bare, ms", "bestiary train, ms", "ratio, and its 95 % interval")
     for row in results:
         milliseconds = [f"{1e3 * row['medians'][way]:.1f}" for way in WAYS]
-        table.add_row(row["config"], *milliseconds, f"{row['ratio']:.3f}")
+        table.add_row(row["config"], *milliseconds, _words(row))
     return results, table
+
+
+def _result(config: str, taken: dict[str, list[float]]) -> dict[str, Any]:
+    """The median of the ratios of all pairs: neighbours met the same machine. Its interval is a bootstrap's."""
+    ratios = [ours / bare for bare, ours in zip(*(taken[way] for way in WAYS), strict=True)]
+    draw = random.Random(0)
+    again = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return dict(
+        config=config,
+        seconds={way: [round(seconds, 5) for seconds in values] for way, values in taken.items()},
+        medians={way: statistics.median(values) for way, values in taken.items()},
+        ratio=statistics.median(ratios),
+        interval=[again[50], again[1949]],
+    )
+
+
+def _words(result: dict[str, Any]) -> str:
+    return "{:.3f} ({:.3f} to {:.3f})".format(result["ratio"], *result["interval"])
 
 
 def _run(config: str, args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:

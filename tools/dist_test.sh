@@ -8,14 +8,6 @@ if [ $# -lt 3 ]; then
   echo "usage: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options]" >&2
   exit 2
 fi
-what=("$1" "$2") processes=$3
-shift 3
-nodes=${NNODES:-1} address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500}
-# The machine of NODE_RANK 0 is where the others meet; ranks are then dealt out by c10d.
-meet=(--rdzv_backend=c10d --rdzv_endpoint="$address:$port" --rdzv_id="${JOB_ID:-$port}")
-if [ "$nodes" != 1 ]; then
-  meet+=(--rdzv_conf="is_host=$([ "${NODE_RANK:-0}" = 0 ] && echo true || echo false)")
-fi
-exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="$nodes" --nproc_per_node="$processes" \
-  "${meet[@]}" --max-restarts="${MAX_RESTARTS:-0}" \
-  "$(dirname "$0")/test.py" "${what[@]}" --launcher pytorch "$@"
+here=$(dirname "$0")
+. "$here/dist_launch.sh"
+launch "$3" "$here/test.py" "$1" "$2" --launcher pytorch "${@:4}"

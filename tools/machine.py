@@ -8,12 +8,12 @@ import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import bestiary
+from bestiary.engine.report.environment import commit, cpu_info, processor
 from bestiary.errors import InputError
 from bestiary.kernels import build, peak
 
@@ -29,15 +29,6 @@ NOT_MEASURED = (
 )  # arguments that say where results go
 
 
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's entries of /proc/cpuinfo; nothing on other systems."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    lines = path.read_text().split("\n\n")[0].splitlines()
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
 def record(tool: str, args: argparse.Namespace, device: torch.device, **more: Any) -> dict[str, Any]:
     """What every record of a measurement begins with; of the arguments what was measured, not where it was written."""
     kept = {key: value for key, value in vars(args).items() if value is not None and key not in NOT_MEASURED}
@@ -46,9 +37,9 @@ def record(tool: str, args: argparse.Namespace, device: torch.device, **more: An
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Processor, cores, vectors, memory, GPU, the time."""
-    cpu = _cpuinfo()
+    cpu = cpu_info()
     machine = {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cpu": processor(),
         "family": f"{cpu['cpu family']}/{cpu['model']}" if "cpu family" in cpu else "",
         "cores": os.cpu_count(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
@@ -80,21 +71,6 @@ def versions() -> dict[str, str | None]:
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False) if compiler else None
     found["compiler"] = done.stdout.splitlines()[0] if done and done.stdout else None
     return found
-
-
-def commit() -> str | None:
-    """The checkout's commit; None where the package does not lie in one."""
-    home = Path(bestiary.__file__).parent
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(home), *command], capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    found = git("rev-parse", "HEAD")
-    return f"{found} and changes" if found and git("status", "--porcelain", "--untracked-files=no") else found
 
 
 @functools.cache

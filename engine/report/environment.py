@@ -41,13 +41,9 @@ def command() -> str:
 
 def machine() -> dict[str, str]:
     """Processor, memory, accelerator, system."""
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     found = {
-        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} cores",
+        "processor": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{memory:.1f} GiB",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
@@ -56,6 +52,18 @@ def machine() -> dict[str, str]:
         count = torch.cuda.device_count()
         found["accelerator"] = f"{count} x {properties.name}, {properties.total_memory / 2**30:.0f} GiB each"
     return found
+
+
+def cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; nothing on other systems."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def processor() -> str:
+    """Its name."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -67,14 +75,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
         if name == "bestiary" and (there := commit()):
-            found[name] += f" at {there}"
+            found[name] += f" at {there[:12]}{there[40:]}"
     if torch.version.cuda:
         found["CUDA"] = torch.version.cuda
     return found
 
 
 def commit() -> str | None:
-    """Of the checkout that the package lies in, `and changes` where files differ; None where it lies in none."""
+    """Of the checkout that the package lies in, whole, `and changes` where files differ; None where it lies in none."""
     if not (HOME / ".git").exists():
         return None
     git = ["git", "-C", str(HOME)]
@@ -84,7 +92,7 @@ def commit() -> str | None:
         changed = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip()[:12] + (" and changes" if changed.stdout.strip() else "")
+    return head.stdout.strip() + (" and changes" if changed.stdout.strip() else "")
 
 
 def memory() -> dict[str, int]:

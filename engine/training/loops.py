@@ -175,7 +175,8 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
             self._validate_what_was_left_out(self._iter, self._max_iters)
         stream = self._stream()
         while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
+            if not self.runner.model.training:  # a validation has been made
+                self.runner.model.train()
             self.step(self._iter, next(stream))
             self._decide_current_val_interval()
             self.validate(self._iter, self._max_iters)
