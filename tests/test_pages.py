@@ -13,7 +13,7 @@ from pathlib import Path
 import pages
 import pytest
 from own_data import make_own
-from shares import todays
+from shares import one_day_in, todays
 
 from bestiary.engine.cards.check import check_links
 
@@ -92,6 +92,7 @@ CARDS = [card for card in sorted((ROOT / "model_cards").glob("*.md")) if python_
 
 
 @pytest.mark.parametrize("part", range(2))
+@one_day_in(4, 23)
 def test_the_cards_python_runs(part):
     """Each snippet with names of its own; those of half the cards in one process, which imports torch once."""
     snippets = [(card.name, index, text) for card in CARDS[part::2] for index, text in enumerate(python_of(card))]

@@ -24,7 +24,7 @@ def test_every_family_is_tried_here():
     assert {family.NAME for family in FAMILIES} == set(TINY) and set(TINY) > KIN
 
 
-@pytest.mark.parametrize("name", todays(list_backbones(), 4))
+@pytest.mark.parametrize("name", todays(list_backbones(), 8))
 def test_every_name_gives_the_maps_that_it_promises(name):
     with torch.device("meta"):
         backbone = build_backbone(name, **sized(resolve_name(name)[0], (75, 133)))
@@ -187,7 +187,7 @@ def test_drop_path_grows_linearly(family):
     assert torch.equal(backbone.eval()(x)[-1], backbone(x)[-1])
 
 
-@pytest.mark.parametrize("family", todays(FAMILIES, 4, lambda family: family.NAME))
+@pytest.mark.parametrize("family", todays(FAMILIES, 6, lambda family: family.NAME))
 def test_compiles_without_a_graph_break(family):
     backbone, x = tiny(family).eval(), picture(2, 3, 45, 71)
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
@@ -213,7 +213,7 @@ def test_compiled_by_inductor_it_gives_the_same(family, training):
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("family", todays(FAMILIES, 4, lambda family: family.NAME))
+@pytest.mark.parametrize("family", todays(FAMILIES, 6, lambda family: family.NAME))
 def test_exports(family):
     backbone, x = tiny(family).eval(), picture(2, 3, 45, 71)
     exported = torch.export.export(backbone, (x,)).module()

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 import torch
+from shares import one_day_in
 from torch import nn
 
 import bestiary
@@ -78,6 +79,7 @@ print("all")
 
 
 @pytest.mark.parametrize("start", [BEFORE, AFTER], ids=["bestiary first", "bestiary last"])
+@one_day_in(4, 14)
 def test_every_mend_in_either_order(start, tmp_path):
     assert run_python(start + EVERY_MEND, str(tmp_path / "config.py")).endswith("all\n")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shares import one_day_in
 
 MMDET = Path(importlib.util.find_spec("mmdet").origin).parent / ".mim"
 TRAIN = MMDET / "tools" / "train.py"
@@ -145,6 +146,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@one_day_in(4, 13)
 def test_workers_have_the_operators(method, tmp_path):
     """bestiary is imported where no child looks for it."""
     (tmp_path / "script.py").write_text(WORKERS, encoding="utf-8")
@@ -198,6 +200,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@one_day_in(4, 12)
 def test_both_runners_train_in_two_processes(tmp_path):
     (tmp_path / "script.py").write_text(textwrap.dedent(TWO_PROCESSES), encoding="utf-8")
     status, log = run(

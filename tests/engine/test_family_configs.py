@@ -74,13 +74,13 @@ def losses(path, digits, tmp_path, monkeypatch, steps):
     return found
 
 
-@pytest.mark.parametrize("path", todays(DETECTORS, 3, lambda path: path.stem))
+@pytest.mark.parametrize("path", todays(DETECTORS, 6, lambda path: path.stem))
 def test_detectors_learn(path, digits, tmp_path, monkeypatch):
     found = losses(path, digits, tmp_path, monkeypatch, steps=8)
     assert min(found[-3:]) < 0.85 * found[0], found
 
 
-@pytest.mark.parametrize("path", todays(SEGMENTORS, 3, lambda path: path.stem))
+@pytest.mark.parametrize("path", todays(SEGMENTORS, 6, lambda path: path.stem))
 def test_segmentors_learn(path, digits, tmp_path, monkeypatch):
     found = losses(path, digits, tmp_path, monkeypatch, steps=8)
     assert min(found[-3:]) < 0.85 * found[0], found

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import wandb
 from mmengine.config import Config
+from shares import one_day_in
 from wandb_file import Written
 
 from bestiary.engine.loggers import TensorboardLogger, WandbLogger, add_loggers, loggers_of
@@ -106,6 +107,7 @@ def test_a_run_and_its_resumption_in_all_three(classifier, tmp_path):
     assert f"wandb sync {work}/wandb/offline-run-" in words[0] and f"--logdir {work}/tensorboard" in words[1]
 
 
+@one_day_in(4, 5)
 def test_mmengines_own_backends_keep_working(classifier, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

@@ -9,6 +9,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from pycocotools import mask as rle_masks
+from shares import one_day_in
 
 from bestiary.engine.configs import load_config
 from bestiary.registry import METRICS
@@ -46,6 +47,7 @@ def root(tmp_path):
     return tmp_path
 
 
+@one_day_in(4, 0)
 def test_read_and_scored(root):
     cfg = load_config("poolformer/mask-rcnn_poolformer-s12_fpn_1x_lvis-v1")
     init_default_scope("mmdet")

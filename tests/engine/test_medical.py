@@ -4,6 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from shares import one_day_in
 
 from bestiary.engine.configs import load_config
 from bestiary.engine.runner import build_runner
@@ -44,6 +45,7 @@ def scans(root):
         ("synapse", scans, "mhs_vm/unet_mhsvm-small_1xb32-320e_synapse-224x224"),
     ],
 )
+@one_day_in(4, 21)
 def test_from_download_to_score(name, make, config, tmp_path):
     make(tmp_path / "in")
     assert data_tool(["prepare", name, str(tmp_path / "in"), str(tmp_path / "out")]) == 0

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shares import one_day_in
 
 from bestiary.errors import InputError
 from bestiary.kernels import build
@@ -90,6 +91,7 @@ print(build.build(build.Library("answer", (build.Unit("answer.cpp", ("-DPLUS=1",
 """
 
 
+@one_day_in(4, 19)
 def test_processes_wait_for_one_build(folder, monkeypatch):
     monkeypatch.setenv("CXX", str(logging_compiler(folder, 1.5)))
     lock = build.library_path(LIBRARY).parent / "lock"

@@ -1,4 +1,4 @@
-"""A share of a long list of cases by default, another every day; all the others are among the slow tests."""
+"""A share of what is long by default, another every day; all the rest is among the slow tests."""
 
 import datetime
 
@@ -12,3 +12,8 @@ def todays(cases, every, ids=str):
         pytest.param(case, id=ids(case), marks=[] if index % every == today else [pytest.mark.slow])
         for index, case in enumerate(cases)
     ]
+
+
+def one_day_in(days, day):
+    """A mark for a long test: it is run by default on one day of `days`, the one of number `day`, else by `-m slow`."""
+    return (lambda test: test) if datetime.date.today().toordinal() % days == day % days else pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from shares import one_day_in
 
 from bestiary.tools import backbone_memory, backbone_pair, bench_backbones, benchmark
 
@@ -55,6 +56,7 @@ def test_layer_scales_do_not_hide_the_blocks():
     )
 
 
+@one_day_in(4, 3)
 def test_memory_of_a_step_grows_with_the_batch():
     small, large = (backbone_memory.measure("poolformer_s12", "ours", batch, 64, 1, CPU) for batch in (8, 32))
     assert 0 < small < large

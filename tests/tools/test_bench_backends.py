@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from shares import one_day_in
 
 from bestiary.errors import InputError
 from bestiary.tools import bench_backends, benchmark
@@ -24,6 +25,7 @@ def test_every_backend_is_set_against_the_first(tmp_path, capsys):
     assert all(word in shown for word in ("biformer_tiny", "forward+backward", "gather"))
 
 
+@one_day_in(4, 2)
 def test_memory_is_that_of_a_fresh_process():
     args = bench_backends.arguments().parse_args(["biformer_tiny", "--backends", "gather", *SMALL])
     assert 1 << 20 < bench_backends.alone(args, "gather", "forward") < 1 << 28

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from shares import one_day_in
 
 from bestiary.tools import bench_evaluation, benchmark
 
 
 @pytest.mark.skipif(not bench_evaluation.Path("/proc/self/status").exists(), reason="memory is measured on Linux")
+@one_day_in(4, 6)
 def test_both_backends_on_a_small_set(tmp_path, capsys):
     out = tmp_path / "record.json"
     argv = ["evaluation", "--images", "60", "--instances", "430", "--detections", "20", "--out", str(out)]

@@ -26,7 +26,7 @@ def name(case):
     return f"{case.package}/{case.path}"
 
 
-@pytest.mark.parametrize("case", todays(QUICK, 40, name))
+@pytest.mark.parametrize("case", todays(QUICK, 60, name))
 def test_a_packaged_config_with_its_own_backbone_and_ours(case):
     assert upstream.attempt(case).unexpected() == []
 

@@ -12,6 +12,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from shares import one_day_in
 
 from bestiary.tools import cli, doctor, doctor_machine, doctor_probe
 from bestiary.tools.doctor_machine import Finding
@@ -150,6 +151,7 @@ def test_kernels_that_nobody_has_compiled_are_not_compiled_here(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounting asks for root and unshare")
+@one_day_in(4, 10)
 def test_shared_memory_that_is_too_small_fails_the_worker():
     probe = f"{sys.executable} -m bestiary.tools.doctor_probe training"
     script = f"mount -t tmpfs -o size=4m tmpfs /dev/shm || exit 77; {probe}"

@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from shares import one_day_in
 
 from bestiary.engine.configs import load_config
 from bestiary.engine.drawing import sheet, sheet_columns
@@ -186,6 +187,7 @@ def test_as_a_process_with_coco_results_of_the_same_precision_as_bestiary_test(t
             assert one[field] == (pytest.approx(other[field], abs=1e-3) if kind == "bbox" else other[field])
 
 
+@one_day_in(4, 8)
 def test_in_a_terminal(tiny, tmp_path):
     weights = weights_in(tmp_path, tiny, "segmentation")
     given = [tiny / "segmentation.py", weights, tiny / "seg" / "images" / "val", "--out", tmp_path / "o"]
@@ -230,6 +232,7 @@ def test_tta_gives_what_bestiary_test_gives(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("task", [pytest.param("detection", marks=pytest.mark.slow), "segmentation"])
+@one_day_in(4, 7)
 def test_video(run, tiny, tmp_path, task):
     frames = [np.asarray(Image.open(tiny / "coco" / "val" / f"{i % 4:03d}.png").convert("RGB")) for i in range(4)]
     with VideoWriter(tmp_path / "clip.mp4", 5) as writer:

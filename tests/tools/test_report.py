@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import Chromium, find_chromium
+from shares import one_day_in
 
 from bestiary.engine.report import collect, environment, evidence, history, hook
 from bestiary.engine.report.page import write_report
@@ -95,6 +96,7 @@ def test_the_page_of_a_training(digits):
     assert text.count("data:image/webp;base64,") == 12 and "Precision over recall" in text
 
 
+@one_day_in(4, 20)
 def test_as_a_command_without_a_terminal(digits):
     done = subprocess.run([*COMMAND, "report", "run", "--out", "a.html"], cwd=digits, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from shares import one_day_in
 from terminal import in_terminal
 
 BESTIARY = [sys.executable, "-m", "bestiary.tools.cli"]
 
 
+@one_day_in(4, 1)
 def test_digits_are_made_with_a_bar_and_without_one(tmp_path):
     words = [*BESTIARY, "data", "digits", "small", "--train", "40", "--val", "2", "--copies", "1"]
     shown, status = in_terminal(words, cwd=tmp_path)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from shares import one_day_in
 
 from bestiary.engine import loops, tta
 from bestiary.engine.configs import SHIPPED
@@ -37,6 +38,7 @@ def scores(trained, work_dir, *argv):
     return json.loads((work_dir / "metrics.json").read_text())["metrics"]
 
 
+@one_day_in(4, 15)
 def test_saved_gone_on_with_and_scored_the_same(trained, tmp_path, monkeypatch, capsys):
     plain = scores(trained, tmp_path / "plain")
     folder = tmp_path / "saved"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shares import one_day_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bestiary.errors import InputError
@@ -220,6 +221,7 @@ def test_option_without_a_value_is_a_usage_error(tiny, capsys):
     assert caught.value.code == 2 and "'a.b' is not key=value" in capsys.readouterr().err
 
 
+@one_day_in(4, 9)
 def test_as_a_file_with_and_without_debug(tmp_path):
     (tmp_path / "bad.py").write_text("a = (1\n")
     command = [sys.executable, TOOLS / "train.py", "bad.py"]

@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 import torch
+from shares import one_day_in
 
 from bestiary.errors import InputError
 from bestiary.kernels import backends, neighborhood_attention, use_backend
@@ -110,6 +111,7 @@ def compiled_agrees(dtype, spatial, window, more):
     assert (ours - wanted[0]).abs().max() <= 2 * plain_error(tensors, window, 0.3, wanted)[0]
 
 
+@one_day_in(4, 4)
 def test_compiled_flex_agrees_with_the_reference():
     if reason := BACKENDS["flex"].why_not(a_call()):
         pytest.skip(reason)

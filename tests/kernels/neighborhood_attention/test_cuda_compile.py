@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shares import one_day_in
 
 from bestiary.kernels import build
 from bestiary.kernels.neighborhood_attention import cuda
@@ -64,6 +65,7 @@ def check_spills(part: str, kind: str, folder: Path) -> None:
 
 
 @needs_nvcc
+@one_day_in(4, 11)
 def test_the_main_kernel_compiles_without_spills(tmp_path):
     check_spills("forward", "bf16", tmp_path)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from shares import one_day_in
 
 from bestiary.errors import InputError
 from bestiary.kernels import neighborhood_attention
@@ -283,6 +284,7 @@ def test_nothing_to_do(shape):
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 @pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow if part else ()) for part in range(PARTS)])
+@one_day_in(4, 16)
 def test_under_the_interpreter(part):
     """The cases above in a process of their own, on the CPU."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow and not gpu", "-k", f"part{part}"]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from shares import one_day_in
 
 from bestiary.errors import InputError
 from bestiary.kernels import scan_routes, selective_scan
@@ -276,6 +277,7 @@ def test_part3_long_sequences_do_not_drift():
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 @pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow if part else ()) for part in range(PARTS)])
+@one_day_in(4, 17)
 def test_under_the_interpreter(part):
     """The cases above in a process of their own, on the CPU."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow and not gpu", "-k", f"part{part}"]
