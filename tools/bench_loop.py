@@ -6,7 +6,6 @@ workers of its own, so that a machine that drifts hurts both alike.
 
 import argparse
 import json
-import os
 import random
 import statistics
 import sys
@@ -21,7 +20,6 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
-from rich.console import Console
 from rich.table import Table
 from torch.nn.utils import clip_grad_norm_
 
@@ -30,9 +28,7 @@ from bestiary.engine.optimizers import TimmOptimizer
 from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
 from bestiary.inputs import make_digits
-from bestiary.tools.bench_frame import need_writable
-from bestiary.tools.bench_steps import WARM, parse, set_workers, short_training, start
-from bestiary.tools.machine import record
+from bestiary.tools.bench_steps import WARM, parse, report, set_workers, short_training, start
 from bestiary.tools.parsers import command_parser
 
 CONFIGS = (
@@ -55,18 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         config, out = args.one
         Path(out).write_text(json.dumps(measure(config, args)))
         return 0
-    return run_guarded(lambda: report(args), args.debug)
-
-
-def report(args: argparse.Namespace) -> None:
-    """Measure, print, and write the record."""
-    need_writable("--out", args.out)
-    with tempfile.TemporaryDirectory() as folder:
-        results, table = compare(Path(folder), args, lambda line: print(line, flush=True))
-    Console().print(table)
-    if args.out:
-        content = record("bench_loop", args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
-        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return run_guarded(lambda: report("bench_loop", compare, args), args.debug)
 
 
 def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], Table]:

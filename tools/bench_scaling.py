@@ -6,7 +6,6 @@ the batch of all ranks together is the config's.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -19,7 +18,6 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from rich.console import Console
 from rich.table import Table
 
 from bestiary.engine.launch import run_guarded, set_threads
@@ -28,9 +26,7 @@ from bestiary.engine.parallel.sharding import own_part
 from bestiary.engine.progress import clock
 from bestiary.engine.runner import build_runner
 from bestiary.inputs import make_digits
-from bestiary.tools.bench_frame import need_writable
-from bestiary.tools.bench_steps import StampHook, parse, seconds, set_workers, short_training, start
-from bestiary.tools.machine import record
+from bestiary.tools.bench_steps import StampHook, parse, report, seconds, set_workers, short_training, start
 from bestiary.tools.parsers import command_parser
 
 CONFIG = "quickstart/classifier_poolformer_digits"
@@ -46,18 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(parser, argv)
     if args.one:
         return run_guarded(lambda: measure(*args.one, args), debug=True)
-    return run_guarded(lambda: report(args), args.debug)
-
-
-def report(args: argparse.Namespace) -> None:
-    """Measure, print, and write the record."""
-    need_writable("--out", args.out)
-    with tempfile.TemporaryDirectory() as folder:
-        results, table = compare(Path(folder), args, lambda line: print(line, flush=True))
-    Console().print(table)
-    if args.out:
-        content = record("bench_scaling", args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
-        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return run_guarded(lambda: report("bench_scaling", compare, args), args.debug)
 
 
 def compare(folder: Path, args: argparse.Namespace, say: Callable[[str], None]) -> tuple[dict[str, Any], Table]:

@@ -1,20 +1,29 @@
 """Short trainings whose iterations are timed, each in a process of its own: what `loop` and `scaling` share."""
 
 import argparse
+import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
 
 from bestiary.engine.configs import load_config
 from bestiary.errors import InputError
+from bestiary.tools.bench_frame import need_writable
 from bestiary.tools.jobs import environment
+from bestiary.tools.machine import record
 
 WARM = 10  # iterations that do not count
 
@@ -32,6 +41,21 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
     return args
+
+
+def report(
+    tool: str,
+    compare: Callable[[Path, argparse.Namespace, Callable[[str], None]], tuple[Any, Table]],
+    args: argparse.Namespace,
+) -> None:
+    """Have `compare` measure in a folder of its own, print its table, and write the record."""
+    need_writable("--out", args.out)
+    with tempfile.TemporaryDirectory() as folder:
+        results, table = compare(Path(folder), args, lambda line: print(line, flush=True))
+    Console().print(table)
+    if args.out:
+        content = record(tool, args, torch.device("cpu"), load=os.getloadavg()[0], results=results)
+        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def start(command: list[str], what: str, folder: Path, **variables: str) -> None:
