@@ -51,7 +51,7 @@ model = dict(
     head=dict(type="LinearHead", in_channels=8, num_classes=2),
 )
 bad_samples = dict(allowed=3)
-work_dir = "work"
+work_dir = "run"
 """
 DETECTOR = """
 default_scope = "mmdet"
@@ -370,12 +370,12 @@ CASES = [
     Case("config not Python", _write("cls.py", b"model = dict("), TRAIN, r"cls\.py:1: not a config in Python"),
     Case("config not UTF-8", _write("cls.py", b"a = '\xff'"), TRAIN, r"cls\.py: not a config in Python"),
     Case("bad_samples of nonsense", _config("cls.py", "allowed=3", "allowed='x'"), TRAIN, "bad_samples"),
-    Case("work directory is a file", _write("work", b""), TRAIN, "work"),
+    Case("work directory is a file", _write("run", b""), TRAIN, "run: File exists"),
     Case(
         "no right to the work directory",
-        lambda: (os.mkdir("work"), os.chmod("work", 0o555)),
+        lambda: (os.mkdir("run"), os.chmod("run", 0o555)),
         TRAIN,
-        "work.*ermission",
+        "run.*ermission",
         1,
         without_rights,
     ),
@@ -425,7 +425,7 @@ def attempt(case: Case, folder: Path) -> Result:
         wrong.append(f"{case.says!r} is not said")
     if half := [path.name for path in folder.rglob(f"*{PART}")]:
         wrong.append(f"half written: {half}")
-    listed = folder / "work" / FILE
+    listed = folder / "run" / FILE
     if case.says == SKIPPED and (not listed.exists() or len(listed.read_bytes().splitlines()) != 1):
         wrong.append("not listed")
     lines = [line for line in text.splitlines() if re.search(case.says, line)] or text.splitlines()[-3:]

@@ -39,11 +39,11 @@ class Collector:
 
     def add(self, sample: BaseDataElement, info: Info) -> None:
         """Take what the model says of a picture, and the truth from the sample or, asked for, from the data set."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define add")
 
     def arrays(self) -> dict[str, NDArray]:
         """What is kept."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define arrays")
 
 
 class ClassCollector(Collector):
