@@ -20,7 +20,7 @@ from bestiary.errors import InputError
 from bestiary.tools import backbone_memory, bench_frame, machine
 from bestiary.tools.backbone_pair import Pair, pair
 from bestiary.tools.parsers import command_parser
-from bestiary.tools.passes import PASSES, turn
+from bestiary.tools.passes import PASSES, compiled_afresh, turn
 from bestiary.tools.timing import Timing, in_turns
 
 TOLERANCE = 1e-3  # of the largest logit, in float32 through a whole network
@@ -106,7 +106,7 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[s
     if args.channels_last:
         models.timm.to(memory_format=torch.channels_last)
         theirs_picture = picture.to(memory_format=torch.channels_last)
-    runs = [torch.compile(model) if args.compile else model for model in models]
+    runs = compiled_afresh(models) if args.compile else list(models)
     for which in args.passes:
         turns = {
             "ours": turn(runs[0], models.ours, picture, which),

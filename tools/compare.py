@@ -25,7 +25,7 @@ from bestiary.tools.contenders import Contender
 from bestiary.tools.growth import Growth
 from bestiary.tools.jobs import cores
 from bestiary.tools.parsers import command_parser
-from bestiary.tools.passes import PASSES, forward, loss_of, turn
+from bestiary.tools.passes import PASSES, compiled_afresh, forward, loss_of, turn
 from bestiary.tools.timing import in_turns
 
 
@@ -152,6 +152,8 @@ def measure_all(args: argparse.Namespace) -> dict[str, Any]:
         for one in found:
             steps.begin(f"count {one.name}")
             record["contenders"][one.name] = described(one, features, args.size, device)
+            if "training" in args.passes and min(args.batch) == 1:
+                need_trainable_alone(one, features, min(args.size), device)
             steps.done()
         for setting in settings:
             record["results"].append(measure(found, features, setting, args, device, steps))
@@ -174,6 +176,24 @@ def described(one: Contender, features: bool, sizes: list[int], device: torch.de
     }
 
 
+def need_trainable_alone(one: Contender, features: bool, size: int, device: torch.device) -> None:
+    """A picture of that size can be trained on alone.
+
+    Raises:
+        InputError: a batch norm would have one value a channel.
+    """
+    model = contenders.ready(one, features, size, device).to("meta").train()
+    try:
+        model(torch.empty(1, 3, size, size, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"{one.name}: one picture of {size} x {size} leaves a batch norm one value a channel, on which it cannot be "
+            "trained; take --batch 2 or more, or --passes inference"
+        ) from error
+
+
 def measure(
     found: list[Contender],
     features: bool,
@@ -184,7 +204,9 @@ def measure(
 ) -> dict[str, Any]:
     """Times of all contenders in one setting, in turns; memory, each in a process of its own."""
     models = {one.name: placed(contenders.ready(one, features, setting.size, device), setting) for one in found}
-    runs = {name: torch.compile(model) if setting.mode == "compiled" else model for name, model in models.items()}
+    runs: dict[str, Any] = dict(models)
+    if setting.mode == "compiled":
+        runs = dict(zip(models, compiled_afresh(models.values()), strict=True))
     picture = pictures(setting, device)
     result: dict[str, Any] = {**setting._asdict(), "passes": {}, "memory": {}}
     for which in args.passes:

@@ -1,7 +1,7 @@
 """A pass of a network, inference or training, made ready to be timed in turns with others."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,19 @@ from torch import Tensor, nn
 from bestiary.tools.timing import Sample, on_cpu
 
 PASSES = ("inference", "training")
+
+
+def compiled_afresh(models: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
+    """Each model compiled for the shapes it meets, with nothing left of what was compiled before.
+
+    PyTorch keeps eight compilations of one piece of code, whichever models it is of, and runs it uncompiled from then
+    on; a size that changed it compiles again for any size.
+    """
+    models = list(models)
+    torch.compiler.reset()
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * len(PASSES) * len(models))
+    return [torch.compile(model, dynamic=False) for model in models]
 
 
 def forward(run: Callable[[Tensor], Tensor], picture: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

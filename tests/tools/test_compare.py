@@ -220,14 +220,26 @@ def test_same_names_are_told_apart():
 
 
 @pytest.mark.slow
-def test_every_setting_has_its_table(tmp_path, capsys):
+@pytest.mark.parametrize(("passes", "modes", "count"), [("inference", ["eager"], 8), ("training", ["compiled"], 4)])
+def test_every_setting_has_its_table(passes, modes, count, tmp_path, capsys):
     out = tmp_path / "record.json"
-    words = ["--batch", "1", "2", "--modes", "eager", "compiled", "--layouts", "contiguous", "channels-last"]
+    batches = ["2", "3"] if modes == ["eager"] else ["2"]  # to compile takes its time
+    words = ["--batch", *batches, "--modes", *modes, "--layouts", "contiguous", "channels-last", "--passes", passes]
     words += ["--dtype", "float32", "bfloat16", "--size", "32", "--threads", "1", "--seconds", "0.01"]
     assert cli.main(["compare", "shvit_s1", "timm:resnet18", *words, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
-    assert len(found["results"]) == 16 and capsys.readouterr().out.count("batch ") == 16
-    assert len({tuple(result[key] for key in compare_tables.SETTING) for result in found["results"]}) == 16
+    assert len(found["results"]) == count and capsys.readouterr().out.count("batch ") == count
+    assert len({tuple(result[key] for key in compare_tables.SETTING) for result in found["results"]}) == count
+
+
+@pytest.mark.parametrize("name", ["shvit_s1", "timm:resnet18"])
+def test_one_picture_too_small_to_train_on(name, capsys):
+    """Said before anything is timed."""
+    words = ["--size", "32", "64", "--batch", "2", "1", "--threads", "1", "--seconds", "0.01"]
+    assert cli.main(["compare", name, *words]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "one picture of 32 x 32 leaves a batch norm one value a channel" in told and "take --batch 2" in told
+    assert cli.main(["compare", name, *words, "--passes", "inference"]) == 0
 
 
 def test_pictures_of_one_size_are_made_to_fit():
