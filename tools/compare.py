@@ -189,8 +189,8 @@ def need_trainable_alone(one: Contender, features: bool, size: int, device: torc
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"{one.name}: one picture of {size} x {size} leaves a batch norm one value a channel, on which it cannot be "
-            "trained; take --batch 2 or more, or --passes inference"
+            f"{one.name}: one picture of {size} x {size} leaves a batch norm one value a channel, on which it cannot "
+            "be trained; take --batch 2 or more, or --passes inference"
         ) from error
 
 
