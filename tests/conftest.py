@@ -16,8 +16,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _no_scope_left_behind():
-    """A Runner leaves its default scope set for the process, in which the next test would look its types up."""
+def _nothing_left_behind():
+    """A Runner leaves its default scope set for the process, in which the next test would look its types up; threads.
+
+    A test that is forked after another has computed with several threads waits for them for ever.
+    """
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     yield
     if "mmengine.registry" in sys.modules:
         sys.modules["mmengine.registry"].DefaultScope._instance_dict.clear()
+    if before is not None and sys.modules["torch"].get_num_threads() != before:
+        sys.modules["torch"].set_num_threads(before)

@@ -441,6 +441,7 @@ def _run(case: Case, folder: Path) -> None:
     sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", errors="replace", closefd=False) for n in (1, 2))
     try:
         os.chdir(folder)
+        torch.set_num_threads(1)  # others that the parent had are not here, and would be waited for
         make_data()
         case.harm()
         case.before()
