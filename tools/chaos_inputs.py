@@ -83,6 +83,15 @@ train_dataloader = dict(
 )
 """
 TRAIN, CHECK = ["train", "cls.py"], ["data", "check"]
+# What every command imports, imported once by the process that the commands' are forked from.
+IMPORTED = [
+    __name__,
+    "bestiary.tools.train",
+    "bestiary.tools.test",
+    "bestiary.tools.data",
+    "mmdet.datasets",
+    "mmseg.datasets",
+]
 
 
 class Case(NamedTuple):
@@ -404,10 +413,10 @@ def attempt(case: Case, folder: Path) -> Result:
     """Make the data in `folder`, damage them, and run the command in a process of its own."""
     folder.mkdir(parents=True)
     began = time.monotonic()
-    output, process = (
-        folder / "output.txt",
-        multiprocessing.get_context("fork").Process(target=_run, args=(case, folder)),
-    )
+    # Not forked from here: this process may have computed, and the threads of that would be waited for.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    output, process = folder / "output.txt", context.Process(target=_run, args=(CASES.index(case), folder))
     process.start()
     process.join(LIMIT)
     if hung := process.is_alive():
@@ -432,8 +441,9 @@ def attempt(case: Case, folder: Path) -> Result:
     return Result(case.name, " ".join(lines), time.monotonic() - began, "; ".join(wrong))
 
 
-def _run(case: Case, folder: Path) -> None:
-    """In the child: never returns."""
+def _run(number: int, folder: Path) -> None:
+    """In the child, the case of that number: never returns."""
+    case = CASES[number]
     with open(folder / "output.txt", "wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -441,7 +451,7 @@ def _run(case: Case, folder: Path) -> None:
     sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", errors="replace", closefd=False) for n in (1, 2))
     try:
         os.chdir(folder)
-        torch.set_num_threads(1)  # others that the parent had are not here, and would be waited for
+        torch.set_num_threads(1)
         make_data()
         case.harm()
         case.before()
