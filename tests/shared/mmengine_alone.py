@@ -30,8 +30,10 @@ def outcome(mistake: Mistake, root: Path) -> tuple[str, str]:
         os.dup2(quiet, 1), os.dup2(quiet, 2)
         text = None
         try:
+            import torch
             from mmengine.runner import Runner
 
+            torch.set_num_threads(1)  # others are not in this process
             Runner.from_cfg(cfg).train()
         except BaseException as error:  # whatever it is, it is what is asked for
             text = f"{type(error).__name__}: {error}"
