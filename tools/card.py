@@ -1,12 +1,19 @@
 """Model cards: write their generated parts, check them, or make one of a model that you have trained."""
 
 import argparse
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bestiary.engine.launch import run_guarded
+from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.tools.parsers import command_parser
+
+if TYPE_CHECKING:  # imported when it is needed: --help is to be quick
+    from bestiary.engine.cards import Card
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -54,23 +61,24 @@ def act(args: argparse.Namespace) -> None:
             print(f"{card.family:12s} {card.name}: {len(card.variants)} backbones, {len(card.configs)} configs")
 
 
-def write(cards: list, measure: bool) -> None:
+def write(cards: list["Card"], measure: bool) -> None:
     """Renew the files of each card; figures first if asked."""
     from bestiary.engine.cards import read_card
     from bestiary.engine.cards.files import write_files
     from bestiary.engine.cards.measure import count_backbone, count_config, write_measurements
 
-    for card in cards:
-        if measure:
-            backbones = {variant.name: _told(variant.name, count_backbone, variant) for variant in card.variants}
-            configs = {name: _told(name, count_config, name) for name in card.configs}
-            write_measurements(backbones, configs)
-            read_card.cache_clear()
-        for path in write_files(read_card(card.family)):
-            print(f"wrote {path}")
+    with Steps("count", sum(map(figures, cards)) if measure else 0, "models") as steps:
+        for card in cards:
+            if measure:
+                backbones = {v.name: step(steps, v.name, lambda v=v: count_backbone(v)) for v in card.variants}
+                configs = {name: step(steps, name, lambda name=name: count_config(name)) for name in card.configs}
+                write_measurements(backbones, configs)
+                read_card.cache_clear()
+            for path in write_files(read_card(card.family)):
+                steps.say(f"wrote {path}")
 
 
-def check(cards: list, quick: bool) -> None:
+def check(cards: list["Card"], quick: bool) -> None:
     """Print what was looked at.
 
     Raises:
@@ -79,20 +87,29 @@ def check(cards: list, quick: bool) -> None:
     from bestiary.engine.cards.check import check_card, check_coverage, check_figures
 
     mistakes = check_coverage()
-    for card in cards:
-        found = check_card(card)
-        if not quick:
-            found += check_figures(card, lambda name: print(f"counting {name}", file=sys.stderr))
-        print(f"{card.family:12s} {'fits' if not found else f'{len(found)} mistakes'}")
-        mistakes += found
+    with Steps("count", 0 if quick else sum(map(figures, cards)), "models") as steps:
+        for card in cards:
+            found = check_card(card)
+            if not quick:
+                found += check_figures(card, functools.partial(step, steps))
+            steps.say(f"{card.family:12s} {'fits' if not found else f'{len(found)} mistakes'}")
+            mistakes += found
     print("Links to other sites were looked at for their form alone: nothing is fetched.")
     if mistakes:
         raise InputError("\n".join(mistakes))
 
 
-def _told(name: str, count, subject) -> dict:
-    print(f"counting {name}", file=sys.stderr)
-    return count(subject)
+def figures(card: "Card") -> int:
+    """How many models of a card are counted."""
+    return len(card.variants) + len(card.configs)
+
+
+def step(steps: Steps, name: str, count: Callable[[], dict]) -> dict:
+    """Count one model, with progress."""
+    steps.begin(name)
+    found = count()
+    steps.done()
+    return found
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ import argparse
 import contextlib
 import copy
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +18,7 @@ from bestiary.engine.checks import Checked, check_config
 from bestiary.engine.complexity import count_parameters, without_weights
 from bestiary.engine.first_step import GradientWatch, idle_words, need_finite
 from bestiary.engine.launch import explain, run_guarded
+from bestiary.engine.quiet import quiet
 from bestiary.errors import InputError
 from bestiary.tools import trial
 from bestiary.tools.check_configs import batches
@@ -115,7 +114,7 @@ def try_step(cfg: Config, pictures: int, without_data: bool, found: Checked) -> 
     cfg = copy.deepcopy(cfg)
     cfg.model = without_weights(cfg.model)
     torch.manual_seed(0)
-    with _quiet():
+    with quiet(), contextlib.redirect_stdout(None):
         try:
             batch = None if without_data else first_samples(cfg, pictures)
             model = trial.build(cfg)
@@ -151,19 +150,6 @@ def first_samples(cfg: Config, count: int) -> Any:
     loader = cfg.train_dataloader
     data = DATASETS.build(loader.dataset)
     return pseudo_collate([data[index % len(data)] for index in range(count)])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The log of initial values and of reading left out."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        with contextlib.redirect_stdout(None):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from .measure import count_backbone, count_config, disagreements
 from .published import published
 from .source import CARDS, Card, families, measurements, read_card, task_configs
 
+Counted = Callable[[str, Callable[[], dict]], dict]
+
 ROOT = CARDS.parent
 SLACK = 0.05  # of a published size: beyond it a figure was copied wrongly, or counts another network
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -38,16 +40,19 @@ def check_coverage() -> list[str]:
     return mistakes
 
 
-def check_figures(card: Card, told: Callable[[str], None] = lambda name: None) -> list[str]:
-    """Figures of the card's backbones and configs that are no longer what is counted; a line each."""
+def check_figures(card: Card, counted: Counted = lambda name, count: count()) -> list[str]:
+    """Figures of the card's backbones and configs that are no longer what is counted; a line each.
+
+    Args:
+        card: whose figures.
+        counted: given a name and what counts it, the figures; to show how far it is.
+    """
 
     def backbone(name: str) -> dict:
-        told(name)
-        return count_backbone(card.variant(name))
+        return counted(name, lambda: count_backbone(card.variant(name)))
 
     def config(name: str) -> dict:
-        told(name)
-        return count_config(name)
+        return counted(name, lambda: count_config(name))
 
     names = [variant.name for variant in card.variants]
     return disagreements("backbones", names, backbone) + disagreements("configs", card.configs, config)

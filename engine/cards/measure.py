@@ -1,18 +1,19 @@
 """What this code counts of backbones and of configs' models, on the meta device: nothing is computed."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from torch import nn
 
 from ...checkpoints import build_classifier
 from ...errors import InputError
 from ...registry import MODELS
 from ..complexity import build_meta, count_multiply_adds, count_parameters
 from ..configs import load_config
+from ..quiet import quiet
 from .source import MEASURED, Variant, measurements
 
 CUSTOMARY = {
@@ -45,15 +46,23 @@ def count_config(name: str) -> dict[str, Any]:
         `size`, [height, width], or neither of the two.
     """
     cfg = load_config(name)
-    model = build_meta(cfg)
     size = picture_size(name, cfg)
+    with quiet():
+        model = build_meta(cfg)
+        operations = _multiply_adds(model, size)
     figures: dict[str, Any] = dict(parameters=count_parameters(model), recipe=recipe_of(cfg))
     if cfg.model.type.endswith("ImageClassifier"):
         backbone = cfg.model.backbone
         figures["backbone"] = MODELS.get(backbone.type.removeprefix("bestiary.")).name_of(backbone.arch)
-    with contextlib.suppress(InputError):  # queries and boxes: DINO, Mask2Former
-        figures |= dict(multiply_adds=count_multiply_adds(model, *size), size=list(size))
-    return figures
+    return figures if operations is None else figures | dict(multiply_adds=operations, size=list(size))
+
+
+def _multiply_adds(model: nn.Module, size: tuple[int, int]) -> int | None:
+    """None where they hang on queries and boxes: DINO, Mask2Former."""
+    try:
+        return count_multiply_adds(model, *size)
+    except InputError:
+        return None
 
 
 def recipe_of(cfg: Config) -> dict[str, Any]:

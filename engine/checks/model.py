@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from ...kernels import use_backend
 from ..complexity import build_meta, without_weights
 from ..fit import check_channels
 from ..launch import explain
+from ..quiet import quiet
 from .keys import near
 
 BY_DEFINITION = ("neighborhood_attention", "bi_level_routing_attention")  # the scan's is a loop, its operator serves
@@ -34,17 +34,13 @@ class Looked(NamedTuple):
 def check_model(cfg: Config) -> Looked:
     """Build the config's model on the meta device and look at channels, levels, classes, and what is trained."""
     classes = [*_classes(cfg)]
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel("ERROR")  # building tells of initial values, which are none here
     try:
-        model = _built(cfg)
+        with quiet():
+            model = _built(cfg)
     except Exception as error:  # whatever a constructor raises is said, not only what it means to say
         words = explain(error) or f"{type(error).__name__}: {error}"
         words = f"{_entry_of(error, cfg.get('model'))}: {words.removeprefix('config: ')}"
         return Looked([*classes, " ".join(words.split())], [], None)
-    finally:
-        logger.setLevel(level)
     notes: list[str] = []
     found = [*classes, *_fit(model, notes), *_trained(model), *_custom_keys(cfg, model, notes)]
     synced = sum(isinstance(part, nn.SyncBatchNorm) for part in model.modules())

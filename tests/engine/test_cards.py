@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from bestiary.engine.cards.published import docstring, published
 from bestiary.engine.cards.source import CARDS, measurements, task_configs
 from bestiary.engine.configs import find_config
 from bestiary.errors import InputError
+from bestiary.tools import card as card_tool
 
 SHARE = 26  # of backbones; of configs a quarter as many: counted by default, others every day
 DAY = datetime.date.today().toordinal()
@@ -259,6 +261,20 @@ def test_a_folder_that_is_no_run_is_said(tmp_path):
 
 def bestiary(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "bestiary.tools.cli", *words], capture_output=True, text=True)
+
+
+def test_the_check_is_quiet_and_shows_how_far_it_is(monkeypatch, capsys):
+    """A detector and a segmentor of mmdet's and mmseg's, which warn of scopes and of what they are to drop."""
+    whole, shown = read_card("shvit"), []
+    few = type(whole)(**{**whole.__dict__, "variants": whole.variants[:1], "configs": whole.configs[-3:]})
+    monkeypatch.setattr("bestiary.engine.cards.check.check_card", lambda card: [])  # of whole cards
+    monkeypatch.setattr("bestiary.tools.card.Steps.begin", lambda steps, name: shown.append((steps.count, name)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        card_tool.check([few], quick=False)
+    assert shown == [*enumerate([few.variants[0].name, *few.configs])] and not caught
+    printed = capsys.readouterr()
+    assert printed.out.startswith("shvit        fits\n") and "WARNING" not in printed.out + printed.err
 
 
 def test_the_command():
