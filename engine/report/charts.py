@@ -236,6 +236,7 @@ def matrix_chart(
     return (
         f'<figure class="chart matrix"><figcaption>{escape(title)}</figcaption>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
-        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">'
-        f'{"".join(body)}</svg></div><p class="note">{escape(said + note)}</p></figure>'
+        f'<svg style="min-width: {0.75 * width:.0f}px; max-width: {width}px" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="{escape(alt)}">{"".join(body)}</svg></div>'
+        f'<p class="note">{escape(said + note)}</p></figure>'
     )
