@@ -22,7 +22,7 @@ from bestiary.engine.steps import Steps
 from bestiary.errors import InputError
 from bestiary.tools import bench_frame, compare_tables, contenders, machine, scatter
 from bestiary.tools.contenders import Contender
-from bestiary.tools.growth import Growth
+from bestiary.tools.growth import Growth, free_unused
 from bestiary.tools.jobs import cores
 from bestiary.tools.parsers import command_parser
 from bestiary.tools.passes import PASSES, compiled_afresh, forward, loss_of, turn
@@ -252,12 +252,13 @@ def memory_here(told: dict[str, Any]) -> dict[str, int]:
     torch.set_num_threads(told["threads"])
     setting, device = Setting(*told["setting"]), torch.device(told["device"])
     model = placed(contenders.ready(contenders.resolve(told["text"]), told["features"], setting.size, device), setting)
-    dtype = getattr(torch, setting.dtype)
+    dtype, compiled = getattr(torch, setting.dtype), setting.mode == "compiled"
+    run = compiled_afresh([model])[0] if compiled else model
 
     def step(picture: torch.Tensor, training: bool) -> None:
         model.train(training)
         with torch.set_grad_enabled(training):
-            out = forward(model, picture, dtype)
+            out = forward(run, picture, dtype)
         if training:
             loss_of(out).backward()
         model.zero_grad(set_to_none=True)
@@ -265,7 +266,9 @@ def memory_here(told: dict[str, Any]) -> dict[str, int]:
     batch, used = pictures(setting, device), {}
     for which in told["passes"]:
         training = which == "training"
-        step(torch.cat([batch, batch])[:2], training)  # libraries and threads; batch norms want two pictures
+        # Libraries and threads; batch norms want two pictures, and what is compiled is so for one size.
+        step(batch if compiled else torch.cat([batch, batch])[:2], training)
+        free_unused()
         with Growth(device) as growth:
             step(batch, training)
         used[which] = growth.bytes

@@ -1,5 +1,7 @@
 """Memory that a piece of work takes at most: of the process on CPUs, of PyTorch's allocator on GPUs."""
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -13,6 +15,13 @@ def _resident(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) << 10
     raise InputError(f"/proc/self/status has no {field}: memory is measured on Linux")
+
+
+def free_unused() -> None:
+    """Give back what was freed and the C library keeps: work that takes it again would not seem to grow."""
+    gc.collect()
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        library.malloc_trim(0)
 
 
 class Growth:
